@@ -1,0 +1,1 @@
+//! The daemon flowstoned: config, connections, one handler a Kafka API, controller, metrics.

@@ -1,0 +1,1 @@
+//! Group coordination, decided: classic groups, committed offsets, their records and replay.

@@ -1,0 +1,1 @@
+//! Leader of one partition, decided: high watermark, acknowledgements, waiting fetches.

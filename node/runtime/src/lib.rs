@@ -1,0 +1,1 @@
+//! Shards, tasks, timers, files, sockets and mailboxes on glommio and io_uring; and their simulated twin.

@@ -1,0 +1,1 @@
+//! Performs what storage/log decides: files, group commit, cache, recovery of a shard's logs.

@@ -1,0 +1,1 @@
+//! Frames, the API table and error codes: the only crate that names kafka-protocol.

@@ -1,0 +1,1 @@
+//! Every configuration key, declared once: Kafka's name, type, default, range, scope and documentation.

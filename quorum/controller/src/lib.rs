@@ -1,0 +1,1 @@
+//! What the controller decides: topics, partitions, placement, configs, producer ids.

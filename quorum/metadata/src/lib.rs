@@ -1,0 +1,1 @@
+//! Metadata records, the immutable cluster image, its deltas and snapshots.

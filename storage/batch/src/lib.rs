@@ -1,0 +1,1 @@
+//! Record batch v2: its format, validation, compression and builders.

@@ -1,0 +1,1 @@
+//! One partition's log, decided: segments, indexes, recovery, producer state, retention, checkpoints.

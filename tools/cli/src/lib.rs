@@ -1,0 +1,1 @@
+//! The command flowstone: format, topics, produce, consume, groups, bench, log dump.
