@@ -1,0 +1,154 @@
+//! LZ4 frames: any that liblz4 writes are read, and those of Kafka's Java client are written.
+//!
+//! Our own framing around `lz4_flex`'s blocks, because a frame reader must not take memory by the
+//! block size that the frame declares (4 MiB for 15 bytes), and must know a cut frame.
+//! Format: <https://github.com/lz4/lz4/blob/dev/doc/lz4_Frame_format.md>.
+
+use twox_hash::XxHash32;
+
+use crate::error::BatchError;
+use crate::header::Codec;
+
+const MAGIC: u32 = 0x184D_2204;
+const BLOCK_BYTES: usize = 64 << 10; // What the Java client writes.
+const UNCOMPRESSED: u32 = 1 << 31;
+/// Linked blocks refer back at most this far.
+const WINDOW_BYTES: usize = 64 << 10;
+/// A block's byte of match length makes at most 255 bytes; the rest is its first token.
+const RATIO_MAX: usize = 255;
+
+const VERSION_MASK: u8 = 0b1100_0000;
+const VERSION: u8 = 0b0100_0000;
+const INDEPENDENT: u8 = 0b0010_0000;
+const BLOCK_CHECKSUM: u8 = 0b0001_0000;
+const CONTENT_SIZE: u8 = 0b0000_1000;
+const CONTENT_CHECKSUM: u8 = 0b0000_0100;
+/// A reserved bit, and dictionaries, which a record batch has no place for.
+const UNSUPPORTED: u8 = 0b0000_0011;
+
+pub(crate) fn inflate(data: &[u8], limit: usize) -> Result<Vec<u8>, BatchError> {
+    let mut rest = data;
+    if take_u32(&mut rest)? != MAGIC {
+        return Err(bad("no LZ4 frame"));
+    }
+    let descriptor = rest;
+    let [flags, block_size] = take(&mut rest)?;
+    if flags & VERSION_MASK != VERSION || flags & UNSUPPORTED != 0 {
+        return Err(bad("a frame of another version or with a dictionary"));
+    }
+    let block_bytes_max = match block_size {
+        0x40 => 64 << 10,
+        0x50 => 256 << 10,
+        0x60 => 1 << 20,
+        0x70 => 4 << 20,
+        _ => return Err(bad("a block size that there is not")),
+    };
+    let content_size =
+        if flags & CONTENT_SIZE == 0 { None } else { Some(u64::from_le_bytes(take(&mut rest)?)) };
+    let descriptor = &descriptor[..descriptor.len() - rest.len()];
+    let [checksum] = take(&mut rest)?;
+    // Kafka before 0.10 hashed the magic too (KAFKA-3160); v2 batches never had that excuse.
+    if checksum != (XxHash32::oneshot(0, descriptor) >> 8) as u8 {
+        return Err(bad("the frame descriptor's checksum"));
+    }
+    let mut out = Vec::new();
+    loop {
+        let word = take_u32(&mut rest)?;
+        if word == 0 {
+            break;
+        }
+        let len = (word & !UNCOMPRESSED) as usize;
+        if len > block_bytes_max {
+            return Err(bad("a block above the frame's block size"));
+        }
+        let (block, after) = rest.split_at_checked(len).ok_or(CUT)?;
+        rest = after;
+        if flags & BLOCK_CHECKSUM != 0 && take_u32(&mut rest)? != XxHash32::oneshot(0, block) {
+            return Err(bad("a block's checksum"));
+        }
+        if word & UNCOMPRESSED != 0 {
+            if len > limit - out.len() {
+                return Err(BatchError::Bomb { limit });
+            }
+            out.extend_from_slice(block);
+        } else {
+            let linked = flags & INDEPENDENT == 0;
+            inflate_block(block, linked, block_bytes_max, limit, &mut out)?;
+        }
+    }
+    if content_size.is_some_and(|size| size != out.len() as u64) {
+        return Err(bad("the content size"));
+    }
+    if flags & CONTENT_CHECKSUM != 0 && take_u32(&mut rest)? != XxHash32::oneshot(0, &out) {
+        return Err(bad("the content's checksum"));
+    }
+    if rest.is_empty() { Ok(out) } else { Err(bad("bytes after the frame")) }
+}
+
+fn inflate_block(
+    block: &[u8],
+    linked: bool,
+    block_bytes_max: usize,
+    limit: usize,
+    out: &mut Vec<u8>,
+) -> Result<(), BatchError> {
+    let start = out.len();
+    let could = block.len().saturating_mul(RATIO_MAX).min(block_bytes_max);
+    let room = could.min(limit - start);
+    out.resize(start + room, 0);
+    let (before, target) = out.split_at_mut(start);
+    let window = if linked { &before[start.saturating_sub(WINDOW_BYTES)..] } else { &[] };
+    match lz4_flex::block::decompress_into_with_dict(block, target, window) {
+        Ok(bytes) => {
+            out.truncate(start + bytes);
+            Ok(())
+        }
+        // Too little room is a bomb only where the limit, not the format, made it little.
+        Err(lz4_flex::block::DecompressError::OutputTooSmall { .. }) if room < could => {
+            Err(BatchError::Bomb { limit })
+        }
+        Err(_) => Err(bad("a block")),
+    }
+}
+
+/// One frame as the Java client writes it: independent blocks of 64 KiB, no checksums but the
+/// descriptor's, no content size.
+pub(crate) fn deflate(data: &[u8]) -> Vec<u8> {
+    use lz4_flex::block::{compress_into, get_maximum_output_size};
+    let mut out = Vec::with_capacity(32 + data.len() / 2);
+    out.extend_from_slice(&MAGIC.to_le_bytes());
+    let descriptor = [VERSION | INDEPENDENT, 0x40];
+    out.extend_from_slice(&descriptor);
+    out.push((XxHash32::oneshot(0, &descriptor) >> 8) as u8);
+    let mut scratch = vec![0; get_maximum_output_size(data.len().min(BLOCK_BYTES))];
+    for block in data.chunks(BLOCK_BYTES) {
+        match compress_into(block, &mut scratch) {
+            Ok(len) if len < block.len() => {
+                out.extend_from_slice(&(len as u32).to_le_bytes());
+                out.extend_from_slice(&scratch[..len]);
+            }
+            Ok(_) | Err(_) => {
+                out.extend_from_slice(&(block.len() as u32 | UNCOMPRESSED).to_le_bytes());
+                out.extend_from_slice(block);
+            }
+        }
+    }
+    out.extend_from_slice(&0u32.to_le_bytes());
+    out
+}
+
+const CUT: BatchError = BatchError::Compression(Codec::Lz4, "the frame is cut");
+
+const fn bad(what: &'static str) -> BatchError {
+    BatchError::Compression(Codec::Lz4, what)
+}
+
+fn take<const N: usize>(rest: &mut &[u8]) -> Result<[u8; N], BatchError> {
+    let (taken, after) = rest.split_first_chunk().ok_or(CUT)?;
+    *rest = after;
+    Ok(*taken)
+}
+
+fn take_u32(rest: &mut &[u8]) -> Result<u32, BatchError> {
+    take(rest).map(u32::from_le_bytes)
+}
