@@ -14,6 +14,8 @@ mod convert;
 mod error_code;
 mod fetch;
 pub mod frame;
+#[cfg(test)]
+mod hostile;
 mod request;
 mod response;
 mod shape;
@@ -24,8 +26,11 @@ pub use api_versions::{FinalizedFeature, SupportedFeature, VersionsAnswer, api_v
 pub use convert::{string, topic_name, uuid_from_wire, uuid_to_wire};
 pub use error_code::ErrorCode;
 pub use kafka_protocol::messages;
+pub use kafka_protocol::messages::TopicName;
 pub use kafka_protocol::protocol::StrBytes;
 pub use request::{DecodeError, Malformed, Request, RequestHeader, decode};
 pub use response::{EncodeError, ReplyTo};
 pub use shape::ELEMENTS_MAX;
 pub use table::{RequestBody, ResponseBody};
+/// An id as kafka-protocol's messages hold it; ours is `flowstone_types::Uuid`.
+pub use uuid::Uuid;

@@ -18,14 +18,14 @@
 //! | `T` | tagged fields, all of them unknown |
 //! | `<0S;1u>` | tagged fields, of which tag 0 is an `S` and tag 1 a `u` |
 //!
-//! A test (`tests/shapes.rs`) holds every shape against kafka-protocol's decoder.
+//! The tests in `hostile.rs` hold every shape against kafka-protocol's decoder.
 
 use crate::Malformed;
 
-/// Most array elements and tagged fields in one request. A decoded element takes up to 200 bytes
-/// where it took three on the wire; this bounds that factor for the largest requests (1 Mi elements
-/// x 200 bytes = 200 MiB), and no client comes near it (one element a partition asked about).
-pub const ELEMENTS_MAX: u32 = 1 << 20;
+/// Most array elements and tagged fields in one request. A decoded element holds a few hundred bytes
+/// where it took three on the wire; this bounds the sum for the largest requests (256 Ki elements x
+/// 400 bytes = 100 MiB), and no client comes near it (one element a partition asked about).
+pub const ELEMENTS_MAX: u32 = 1 << 18;
 
 /// Walks `body` by `shape`; how many bytes it took. Bytes after the end are left alone, as in Kafka.
 pub(crate) fn walk(shape: &'static str, body: &[u8]) -> Result<usize, Malformed> {
@@ -167,7 +167,7 @@ fn nullable(length: i32) -> Result<usize, Malformed> {
 }
 
 /// Splits `shape`, which starts just inside a bracket, at the bracket that closes it.
-fn group(shape: &'static [u8]) -> (&'static [u8], &'static [u8]) {
+pub(crate) fn group(shape: &'static [u8]) -> (&'static [u8], &'static [u8]) {
     let mut depth = 1;
     let close = shape.iter().position(|character| {
         match character {
