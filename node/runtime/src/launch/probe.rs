@@ -1,0 +1,224 @@
+//! Can this machine run us? Asked once at start, so that each "no" is one line with its remedy.
+
+use std::fs;
+use std::io;
+
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::topology::Topology;
+use crate::ring;
+
+/// The oldest kernel that has all we use: io_uring with DEFER_TASKRUN.
+const KERNEL_MIN: (u32, u32) = (6, 1);
+
+/// What the rings of a process need of RLIMIT_MEMLOCK where the kernel counts them (glommio refuses less).
+const MEMLOCK_BYTES_MIN: u64 = 512 << 10;
+
+/// Fewer files than this don't carry a broker: each connection and each segment is one.
+const OPEN_FILES_MIN: u64 = 1024;
+
+/// What the probe found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Host {
+    /// The kernel's release, as `uname -r` says.
+    pub kernel: String,
+    /// The cores.
+    pub topology: Topology,
+    /// The limits, after the soft limit of open files was raised to the hard one.
+    pub limits: Limits,
+    /// Memory in bytes that this process may use: the machine's, or its control group's.
+    pub memory_bytes: u64,
+}
+
+/// Limits of the process; `None` is "unlimited".
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// RLIMIT_NOFILE: open files and sockets.
+    pub open_files: Option<u64>,
+    /// RLIMIT_MEMLOCK in bytes.
+    pub locked_memory: Option<u64>,
+}
+
+/// Why this process can't run here. Each prints as one line that says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ProbeError {
+    /// Older than Linux 6.1.
+    #[error("Linux {release} is too old: install a kernel of at least 6.1 (Debian 12 has it)")]
+    Kernel {
+        /// As `uname -r` says.
+        release: String,
+    },
+    /// ENOSYS.
+    #[error(
+        "this kernel has no io_uring: use one built with CONFIG_IO_URING, and in a container a seccomp profile that \
+         allows io_uring_setup, io_uring_enter and io_uring_register"
+    )]
+    IoUringMissing,
+    /// `kernel.io_uring_disabled` is 1 (unprivileged processes) or 2 (all).
+    #[error(
+        "io_uring is switched off by kernel.io_uring_disabled = {setting}: set it to 0 \
+         (sysctl -w kernel.io_uring_disabled=0, and in /etc/sysctl.d to keep it)"
+    )]
+    IoUringDisabled {
+        /// Its value.
+        setting: u32,
+    },
+    /// EPERM without that setting: a sandbox.
+    #[error(
+        "io_uring is forbidden by a sandbox (seccomp): allow io_uring_setup, io_uring_enter and io_uring_register \
+         (docker run --security-opt seccomp=PROFILE; systemd SystemCallFilter=@io-uring)"
+    )]
+    IoUringForbidden,
+    /// EINVAL: the flags are unknown, whatever the kernel's version says.
+    #[error(
+        "this kernel's io_uring lacks SINGLE_ISSUER or DEFER_TASKRUN (Linux 6.1): use a kernel of at least 6.1"
+    )]
+    IoUringTooOld,
+    /// RLIMIT_MEMLOCK.
+    #[error(
+        "the limit of locked memory is {bytes} bytes, {MEMLOCK_BYTES_MIN} are needed: raise it \
+         (ulimit -l unlimited; systemd LimitMEMLOCK=infinity; docker run --ulimit memlock=-1)"
+    )]
+    LockedMemory {
+        /// The soft limit.
+        bytes: u64,
+    },
+    /// ENOMEM.
+    #[error(
+        "no memory for an io_uring: raise the limit of locked memory \
+         (ulimit -l unlimited; systemd LimitMEMLOCK=infinity) or free some memory"
+    )]
+    NoMemory,
+    /// RLIMIT_NOFILE.
+    #[error(
+        "only {count} files may be open at once, at least {OPEN_FILES_MIN} are needed: raise it \
+         (ulimit -n 100000; systemd LimitNOFILE=100000; docker run --ulimit nofile=100000)"
+    )]
+    OpenFiles {
+        /// The hard limit.
+        count: u64,
+    },
+    /// Anything else.
+    #[error("{what}: {error}")]
+    Other {
+        /// What was tried.
+        what: &'static str,
+        /// What came back.
+        error: io::Error,
+    },
+}
+
+/// Looks whether shards can run here, and raises the soft limit of open files to the hard one.
+pub fn probe() -> Result<Host, ProbeError> {
+    let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
+    if version(&kernel).is_some_and(|version| version < KERNEL_MIN) {
+        return Err(ProbeError::Kernel { release: kernel });
+    }
+    let limits = Limits { open_files: raise_open_files()?, locked_memory: locked_memory()? };
+    if let Err(error) = ring::open_ring() {
+        let disabled = fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
+        return Err(explain(error, disabled.trim().parse().unwrap_or(0)));
+    }
+    let topology = Topology::read()
+        .map_err(|error| ProbeError::Other { what: "reading the CPU affinity", error })?;
+    Ok(Host { kernel, topology, limits, memory_bytes: memory_bytes() })
+}
+
+/// `6.1.0-26-amd64` is (6, 1).
+fn version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+fn explain(error: io::Error, io_uring_disabled: u32) -> ProbeError {
+    match error.raw_os_error() {
+        Some(libc::ENOSYS) => ProbeError::IoUringMissing,
+        Some(libc::EPERM | libc::EACCES) if io_uring_disabled > 0 => {
+            ProbeError::IoUringDisabled { setting: io_uring_disabled }
+        }
+        Some(libc::EPERM | libc::EACCES) => ProbeError::IoUringForbidden,
+        Some(libc::EINVAL) => ProbeError::IoUringTooOld,
+        Some(libc::ENOMEM) => ProbeError::NoMemory,
+        _ => ProbeError::Other { what: "setting up an io_uring", error },
+    }
+}
+
+fn raise_open_files() -> Result<Option<u64>, ProbeError> {
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if let Some(count) = maximum.filter(|count| *count < OPEN_FILES_MIN) {
+        return Err(ProbeError::OpenFiles { count });
+    }
+    if current == maximum {
+        return Ok(current);
+    }
+    setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).map_err(|error| {
+        ProbeError::Other { what: "raising the limit of open files", error: error.into() }
+    })?;
+    Ok(maximum)
+}
+
+fn locked_memory() -> Result<Option<u64>, ProbeError> {
+    match getrlimit(Resource::Memlock).current {
+        Some(bytes) if bytes < MEMLOCK_BYTES_MIN => Err(ProbeError::LockedMemory { bytes }),
+        limit => Ok(limit),
+    }
+}
+
+/// The machine's memory, or less where a control group (v2) says so.
+fn memory_bytes() -> u64 {
+    let info = rustix::system::sysinfo();
+    let machine = u64::from(info.totalram) * u64::from(info.mem_unit);
+    let group = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let own = group.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or("");
+    // Each group on the way up may limit.
+    let mut folder = std::path::Path::new("/sys/fs/cgroup").join(own);
+    let mut least = machine;
+    while folder.starts_with("/sys/fs/cgroup") {
+        let limit = fs::read_to_string(folder.join("memory.max")).unwrap_or_default();
+        least = limit.trim().parse().map_or(least, |limit: u64| least.min(limit));
+        folder.pop();
+    }
+    least
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_machine_will_do() {
+        let host = probe().unwrap();
+        assert!(host.memory_bytes > 64 << 20);
+        assert_eq!(getrlimit(Resource::Nofile).current, host.limits.open_files);
+    }
+
+    #[test]
+    fn versions_are_read_from_releases() {
+        for (release, want) in
+            [("6.1.0-26-amd64", (6, 1)), ("5.15.0", (5, 15)), ("6.18.44-fc-v669", (6, 18))]
+        {
+            assert_eq!(version(release), Some(want));
+        }
+        assert_eq!(version("unknown"), None);
+    }
+
+    #[test]
+    fn each_error_is_one_line_with_its_remedy() {
+        let os = io::Error::from_raw_os_error;
+        check(&explain(os(libc::ENOSYS), 0), "CONFIG_IO_URING");
+        check(&explain(os(libc::EPERM), 2), "io_uring_disabled = 2: set it to 0");
+        check(&explain(os(libc::EPERM), 0), "seccomp");
+        check(&explain(os(libc::EINVAL), 0), "at least 6.1");
+        check(&explain(os(libc::ENOMEM), 0), "LimitMEMLOCK=infinity");
+        check(&explain(os(libc::EMFILE), 0), "setting up an io_uring: Too many open files");
+        check(&ProbeError::Kernel { release: "5.10.0".into() }, "Linux 5.10.0 is too old");
+        check(&ProbeError::LockedMemory { bytes: 65536 }, "65536 bytes, 524288 are needed");
+        check(&ProbeError::OpenFiles { count: 256 }, "LimitNOFILE");
+    }
+
+    fn check(error: &ProbeError, want: &str) {
+        let line = error.to_string();
+        assert!(line.contains(want), "{line}");
+        assert!(!line.contains('\n') && !line.contains("  "), "{line}");
+    }
+}
