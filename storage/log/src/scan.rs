@@ -1,0 +1,191 @@
+//! Walks over the batches of a segment: whole and right ones for recovery, whole ones for reading.
+//!
+//! Pure: windows of bytes come in, decisions go out. Invariant: nothing counts as a batch unless
+//! its bytes are all there, its offsets follow those before it and (where asked) its CRC is right.
+
+use core::ops::Range;
+
+use flowstone_batch::{BatchHeader, HEADER_LEN, LOG_OVERHEAD, crc_ok};
+use flowstone_types::Offset;
+
+/// Why a segment's batches end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum End {
+    /// At the file's end, or where zeros that were never written begin.
+    Clean,
+    /// In the middle of a batch: a write that did not finish.
+    Torn,
+    /// At bytes that are no batch of this log.
+    Invalid,
+    /// At a batch whose CRC is wrong.
+    Crc,
+}
+
+impl End {
+    /// In words, for the operator.
+    pub const fn describe(self) -> &'static str {
+        match self {
+            Self::Clean => "end of data",
+            Self::Torn => "a batch that was not written whole",
+            Self::Invalid => "bytes that are no batch",
+            Self::Crc => "a batch with a wrong checksum",
+        }
+    }
+}
+
+/// What a [`Scanner`] says of the bytes at its position.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Step {
+    /// A batch; the scanner is behind it now.
+    Batch(BatchHeader),
+    /// A window of at least this many bytes from the scanner's position is needed.
+    More(usize),
+    /// There are no more batches.
+    End(End),
+}
+
+/// Goes through one segment from front to back.
+#[derive(Clone, Debug)]
+pub struct Scanner {
+    base: Offset,
+    position: u64,
+    next: Offset,
+    file_bytes: u64,
+    check_crc: bool,
+}
+
+impl Scanner {
+    /// Starts at `position` of the segment at `base`, whose file has `file_bytes`; a batch there
+    /// must not start before `next`.
+    pub const fn new(
+        base: Offset,
+        position: u64,
+        next: Offset,
+        file_bytes: u64,
+        check_crc: bool,
+    ) -> Self {
+        Self { base, position, next, file_bytes, check_crc }
+    }
+
+    /// Where the next batch would start. After the end: how much of the file is good.
+    pub const fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// The offset after the last batch seen.
+    pub const fn next(&self) -> Offset {
+        self.next
+    }
+
+    /// Looks at `window`, the file's bytes from [`Scanner::position`] on.
+    pub fn step(&mut self, window: &[u8]) -> Step {
+        let left = self.file_bytes - self.position;
+        if left == 0 {
+            return Step::End(End::Clean);
+        }
+        if left < HEADER_LEN as u64 {
+            // Shorter than any batch: a torn one, or the zeros of a page that was written whole.
+            return match window.get(..left as usize) {
+                None => Step::More(left as usize),
+                Some(rest) if rest.iter().all(|byte| *byte == 0) => Step::End(End::Clean),
+                Some(_) => Step::End(End::Torn),
+            };
+        }
+        let Some(start) = window.first_chunk::<HEADER_LEN>() else {
+            return Step::More(HEADER_LEN);
+        };
+        if start[..LOG_OVERHEAD].iter().all(|byte| *byte == 0) && start[16] == 0 {
+            return Step::End(End::Clean); // Allocated, never written.
+        }
+        let Ok(header) = BatchHeader::parse(start) else { return Step::End(End::Invalid) };
+        let bytes = header.total_len();
+        let relative_last = header.last_offset().0.wrapping_sub(self.base.0);
+        if header.last_offset_delta < 0
+            || header.base_offset < self.next
+            || !(0..=i64::from(i32::MAX)).contains(&relative_last)
+        {
+            return Step::End(End::Invalid);
+        }
+        if bytes as u64 > left {
+            return Step::End(End::Torn);
+        }
+        let Some(batch) = window.get(..bytes) else { return Step::More(bytes) };
+        if self.check_crc && !crc_ok(batch) {
+            return Step::End(End::Crc);
+        }
+        self.position += bytes as u64;
+        self.next = header.last_offset().plus(1);
+        Step::Batch(header)
+    }
+}
+
+/// What a reader asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Wanted {
+    /// The first offset wanted: the batch that holds it comes first.
+    pub from: Offset,
+    /// No batch that reaches this offset.
+    pub below: Offset,
+    /// At most so many bytes...
+    pub bytes_max: usize,
+    /// ...but one whole batch in any case.
+    pub at_least_one: bool,
+}
+
+/// Why a [`cut`] ends where it does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CutEnd {
+    /// As much as was wanted, or the next batch is above `below`.
+    Enough,
+    /// The window ends first: from `Cut::range.end` on, this many bytes are needed to go on.
+    Window(usize),
+    /// The bytes there are no batch: the end of the data, or damage.
+    NoBatch,
+}
+
+/// The whole batches of a window that answer a [`Wanted`].
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Cut {
+    /// The bytes of the window to hand out; empty ranges end where looking further should start.
+    pub range: Range<usize>,
+    /// The offset after the last batch in `range`; `from` where it is empty.
+    pub next: Offset,
+    /// Why it ends there.
+    pub end: CutEnd,
+}
+
+/// Finds the batches wanted in `window`, which starts with a batch. With `check_crc`, a batch whose
+/// CRC is wrong is no batch.
+pub fn cut(window: &[u8], wanted: Wanted, check_crc: bool) -> Cut {
+    let (mut start, mut at, mut next) = (0, 0, wanted.from);
+    let end = loop {
+        let rest = &window[at..];
+        if rest.len() < HEADER_LEN {
+            break CutEnd::Window(HEADER_LEN);
+        }
+        let Ok(header) = BatchHeader::parse(rest) else { break CutEnd::NoBatch };
+        let bytes = header.total_len();
+        if header.last_offset() < wanted.from {
+            if bytes > rest.len() {
+                break CutEnd::Window(bytes);
+            }
+            at += bytes; // Before what is wanted: stepped over, not looked into.
+            start = at;
+            continue;
+        }
+        let first = start == at;
+        let fits = at + bytes - start <= wanted.bytes_max || (first && wanted.at_least_one);
+        if header.last_offset() >= wanted.below || !fits {
+            break CutEnd::Enough;
+        }
+        if bytes > rest.len() {
+            break CutEnd::Window(bytes);
+        }
+        if header.last_offset_delta < 0 || (check_crc && !crc_ok(&rest[..bytes])) {
+            break CutEnd::NoBatch;
+        }
+        at += bytes;
+        next = header.last_offset().plus(1);
+    };
+    Cut { range: start..at, next, end }
+}
