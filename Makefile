@@ -1,0 +1,42 @@
+# What to run here. Everything that is built, fetched or written goes into the build folder: $FLOWSTONE_BUILD, else cargo's own
+# choice (CARGO_TARGET_DIR), else target/. What the machine lacks is installed by tools/clients/setup.sh, which names it first.
+
+BUILD := $(abspath $(or $(FLOWSTONE_BUILD),$(CARGO_TARGET_DIR),target))
+export FLOWSTONE_BUILD := $(BUILD)
+export CARGO_TARGET_DIR := $(BUILD)
+SETUP := tools/clients/setup.sh
+STEPS := python3 tools/clients/steps.py
+PYTEST := $(BUILD)/clients/venv/bin/pytest -c tools/clients/pytest.ini
+
+.PHONY: help build demo test clients kill audit cargo
+.DEFAULT_GOAL := help
+
+help: ## Says what there is to make.
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+cargo:
+	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust 1.95 or newer with rustup (https://rustup.rs), open a new shell, and run make again" >&2; exit 1; }
+
+build: cargo ## Builds flowstoned and flowstone, optimised, into the build folder.
+	@$(SETUP) base
+	cargo build --release --locked -p flowstone-broker -p flowstone-cli
+
+demo: build ## The main job on real input: the machine's packages, kcat, a consumer group, a SIGKILL, and a count of every byte.
+	@$(SETUP) kcat
+	@python3 tools/demo/demo.py
+
+test: cargo ## Format, lints, docs, unit tests, simulation, and real clients (the quick part). Ends with the totals.
+	@$(SETUP) base
+	@$(STEPS) test
+
+clients: build ## Every client suite we have, whole: Kafka's tools, librdkafka's tests, Python, kcat, Node, Go. About half an hour.
+	@$(SETUP) kcat jars python librdkafka node go
+	@$(STEPS) clients
+
+kill: build ## 200 cycles of SIGKILL under load: nothing acknowledged may be lost, doubled or out of order. CYCLES=n for another count.
+	@$(SETUP) kcat jars python
+	@KILL_CYCLES=$(or $(CYCLES),200) $(PYTEST) tools/clients/crash -s
+
+audit: cargo ## Licences, sources and bans of all dependencies, and known vulnerabilities where their database can be reached.
+	@$(SETUP) base deny
+	@$(STEPS) audit
