@@ -252,7 +252,7 @@ pub fn check(records: Bytes, rules: &Rules, now: Timestamp) -> Result<Checked, R
     }
     check_claims(&header, client)?;
 
-    // Control batches of a coordinator stay as they are, even where a codec is set (KAFKA-17182).
+    // Control batches of a coordinator stay as they are, even where the topic names a codec.
     let target = match rules.compression {
         Compression::Fixed { codec, .. } if !header.attributes.is_control() => codec,
         Compression::Fixed { .. } | Compression::Producer => codec,
