@@ -201,7 +201,7 @@ fn truncation_forgets_exactly_what_is_cut() {
 #[test]
 fn memory_is_bounded_by_forgetting_the_silent() {
     let mut log = Log::default();
-    for id in 0..PRODUCERS_MAX as i64 + 1 {
+    for id in 0..=PRODUCERS_MAX as i64 {
         log.now = id;
         assert_eq!(log.produce((id, 0, 0), 1), "append");
         assert!(log.state.len() <= PRODUCERS_MAX);
@@ -234,6 +234,82 @@ fn snapshots_are_kafkas_to_the_byte() {
     let mut log = Log { state: loaded, end: 2, now: 0 };
     assert_eq!(log.produce((0x0102, 3, 4), 2), "duplicate 0-1", "over a restart too");
     assert_eq!(log.produce((0x0102, 3, 7), 1), "expected 6");
+}
+
+#[test]
+fn kafkas_own_snapshot_goes_through_unchanged() {
+    // Written by ProducerStateManager of 4.3.1: storage/batch/tests/golden/Golden.java.
+    let file = include_bytes!("../../tests/golden/producers.snapshot");
+    let state = ProducerState::load(file, Offset(46), Timestamp(0)).unwrap();
+    assert_eq!(state.snapshot(), file);
+    let producers: Vec<_> = state.active().collect();
+    let row = |id, epoch, last_sequence, time, coordinator_epoch, start: Option<i64>| {
+        let (id, last_timestamp) = (ProducerId(id), Timestamp(time));
+        let transaction_start = start.map(Offset);
+        ActiveProducer {
+            id,
+            epoch,
+            last_sequence,
+            last_timestamp,
+            coordinator_epoch,
+            transaction_start,
+        }
+    };
+    assert_eq!(producers[0], row(77, 3, 0, 2000, 9, Some(42)));
+    assert_eq!(producers[1], row(78, 0, 9, 5000, -1, None));
+    assert_eq!(producers[2], row(79, 1, -1, 4000, 2, None), "only a marker is left of it");
+    let mut log = Log { state, end: 46, now: 0 };
+    assert_eq!(log.produce((78, 0, 0), 10), "duplicate 21-30");
+    assert_eq!(log.produce((79, 1, 4), 1), "expected 0");
+}
+
+/// Batches of three producers, some skipping ahead, some again: whatever a truncation answers, it
+/// must agree with a replay of what is left.
+#[test]
+fn truncation_agrees_with_a_replay() {
+    for seed in 0..300_u64 {
+        let mut random = seed;
+        let mut draw = |below: u64| {
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) % below
+        };
+        let mut log = Log::default();
+        let mut written = Vec::new();
+        let mut next = [0; 3];
+        for _ in 0..20 {
+            let id = draw(3) as usize;
+            let (epoch, sequence) = if draw(10) == 0 { (1, 0) } else { (0, next[id]) };
+            let header = batch((id as i64, epoch, sequence), draw(3) as usize + 1);
+            let base = log.end;
+            if log.append(&header) == Ok(Outcome::Append) {
+                written.push((header, base));
+                next[id] = sequence + header.last_offset_delta + 1;
+            }
+        }
+        let end = draw(log.end as u64 + 1) as i64;
+        let kept =
+            |(header, base): &&(BatchHeader, i64)| base + i64::from(header.last_offset_delta) < end;
+        let mut replayed = ProducerState::new();
+        for (header, base) in written.iter().filter(kept) {
+            replayed.apply(header, Offset(*base), Timestamp(0));
+        }
+        let mut cut = log.state.clone();
+        if !cut.truncate(Offset(end)) {
+            assert!(cut.is_empty(), "seed {seed}");
+            continue;
+        }
+        assert_eq!(cut.snapshot(), replayed.snapshot(), "seed {seed}");
+        for (header, _) in &written {
+            let (after, want) =
+                (cut.check(header, Origin::Client), replayed.check(header, Origin::Client));
+            // A replay knows up to five batches again; a cut one only those it still had.
+            if !matches!(want, Ok(Outcome::Duplicate { .. })) {
+                assert_eq!(after, want, "seed {seed}");
+            }
+        }
+    }
 }
 
 #[test]
