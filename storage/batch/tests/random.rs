@@ -55,8 +55,6 @@ fn handle(bytes: &[u8]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
-
     #[test]
     fn what_is_built_is_read_back(
         written in vec(any_record(), 1..40),
