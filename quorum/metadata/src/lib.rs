@@ -12,6 +12,7 @@ extern crate alloc;
 
 mod delta;
 pub mod features;
+pub mod format;
 mod image;
 pub mod log;
 mod record;
