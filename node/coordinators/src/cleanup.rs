@@ -66,7 +66,7 @@ impl Groups {
             let gone = group.offsets.all_newest().next().is_none();
             // Kafka drops an empty group without offsets at its next round, however young; we spare
             // one that a member was just invited into.
-            if gone && matches!(group.state, State::Empty) && group.invited.is_empty() {
+            if gone && matches!(group.state, State::Empty) && group.roster.invited().is_empty() {
                 drops.group(group);
             }
             reached = Some(id.clone());

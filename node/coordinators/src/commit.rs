@@ -75,7 +75,7 @@ impl Groups {
         let answer = Answer::Commit(results);
         if records.is_empty() {
             if new {
-                self.by_id.remove(&key);
+                self.forget(&key);
             }
             effects.push(Effect::Answer { id, answer });
         } else {

@@ -68,6 +68,11 @@ pub const GROUP_MEMBERS_MAX: usize = 10_000;
 pub const PROTOCOLS_MAX: usize = 100;
 /// Texts and metadata of one JoinGroup. A record of one such member just fits a batch (1 MiB).
 pub const JOIN_BYTES_MAX: usize = 1_000_000;
+/// What the members of one group may take. All of it goes to the leader in one answer, and what
+/// belongs to the chosen protocol must fit a record, so this is far from what a real group has.
+pub const GROUP_BYTES_MAX: usize = 64 << 20;
+/// What the members of all groups of one partition may take.
+pub const MEMBER_BYTES_MAX: usize = 256 << 20;
 /// Offsets one group may hold; the API admits only partitions that exist.
 pub const OFFSETS_PER_GROUP_MAX: usize = 500_000;
 /// Most that `offset.metadata.max.bytes` can admit, in UTF-16 units: a record that keeps a client's

@@ -10,7 +10,7 @@ use crate::request::{Joined, JoinedMember, Protocol, Text};
 use crate::roster::Roster;
 use crate::subscription::subscribed_topics;
 use crate::writes::WriteId;
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use core::time::Duration;
 use flowstone_types::{Instant, Timestamp};
@@ -32,14 +32,14 @@ pub(crate) struct Group {
     /// `None` only where there are no members.
     pub leader: Option<Text>,
     pub roster: Roster,
-    /// Ids handed out with `MEMBER_ID_REQUIRED`, and until when each may be used (KIP-394).
-    pub invited: BTreeMap<Text, Instant>,
     /// What the members read; `None` where their metadata does not tell.
     pub subscribed: Option<BTreeSet<Text>>,
     pub offsets: Offsets,
     /// No time-out of this group is earlier. Later ones are looked for when this has come: a
     /// heartbeat only moves a deadline back, and need not look at the other members'.
     pub wake: Instant,
+    /// What of the roster's bytes the coordinator's sum has.
+    pub bytes_counted: usize,
 }
 
 #[derive(Clone, Debug)]
@@ -114,7 +114,7 @@ impl Group {
             protocol: None,
             leader: None,
             roster: Roster::default(),
-            invited: BTreeMap::new(),
+            bytes_counted: 0,
             subscribed: None,
             offsets: Offsets::default(),
             wake: Instant::NEVER,
@@ -129,7 +129,7 @@ impl Group {
 
     /// Nobody is here, nobody was asked in, and nothing is kept: the group need not be held.
     pub fn is_vacant(&self) -> bool {
-        self.roster.is_empty() && self.invited.is_empty() && self.offsets.is_empty()
+        self.roster.is_empty() && self.roster.invited().is_empty() && self.offsets.is_empty()
     }
 
     pub fn uses_consumer_protocol(&self) -> bool {
@@ -197,20 +197,20 @@ impl Group {
                 known.is_some() || self.roster.len() < config.members_max()
             }
         };
-        let invited = self.invited.contains_key(member);
+        let invited = self.roster.is_invited(member);
         room && (known.is_some()
             || invited
-            || self.roster.len().max(self.invited.len()) < GROUP_MEMBERS_MAX)
+            || self.roster.len().max(self.roster.invited().len()) < GROUP_MEMBERS_MAX)
     }
 
     pub fn all_joined(&self) -> bool {
-        self.roster.awaiting_join() == self.roster.len() && self.invited.is_empty()
+        self.roster.awaiting_join() == self.roster.len() && self.roster.invited().is_empty()
     }
 
     /// Takes out a member or an invited one; another member leads where it led.
     pub fn remove(&mut self, member: &str) {
         self.roster.remove(member);
-        self.invited.remove(member);
+        self.roster.uninvite(member);
         if self.is_leader(member) {
             self.leader = self.roster.iter().next().map(|(id, _)| id.clone());
         }
@@ -256,7 +256,7 @@ impl Group {
     /// The earliest time-out there is.
     pub fn earliest_deadline(&self) -> Instant {
         let members = self.roster.iter().map(|(_, member)| member.deadline);
-        let invited = self.invited.values().copied();
+        let invited = self.roster.invited().values().copied();
         members.chain(invited).fold(self.state.deadline(), Instant::min)
     }
 }

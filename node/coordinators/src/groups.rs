@@ -1,10 +1,10 @@
 //! All groups of one partition: finds the group that an input is about, and wakes those whose time
 //! has come.
 
-use crate::config::{Config, GROUP_ID_BYTES_MAX, GROUPS_MAX};
+use crate::config::{Config, GROUP_ID_BYTES_MAX, GROUPS_MAX, MEMBER_BYTES_MAX};
 use crate::error::{Error, Refusal};
 use crate::group::Group;
-use crate::join::problem_of;
+use crate::join::{bytes_of, problem_of};
 use crate::records::Record;
 use crate::request::{Answer, JoinRefused, Left, OffsetFetch, Request, Text};
 use crate::writes::{Then, WriteId, Writes};
@@ -89,6 +89,8 @@ pub struct Groups {
     wakes: BTreeSet<(Instant, Text)>,
     /// What is in `wakes`, by group.
     woken_at: BTreeMap<Text, Instant>,
+    /// What all members of all groups take.
+    member_bytes: usize,
     pub(crate) writes: Writes,
     /// Fetches that wait for the writes which were under way when they came, oldest first.
     pub(crate) stable_fetches: VecDeque<(WriteId, RequestId, OffsetFetch)>,
@@ -126,6 +128,7 @@ impl Groups {
             by_id,
             wakes: BTreeSet::new(),
             woken_at: BTreeMap::new(),
+            member_bytes: 0,
             writes: Writes::default(),
             stable_fetches: VecDeque::new(),
             cleanup_from: None,
@@ -190,14 +193,15 @@ impl Groups {
         match request {
             Request::Join(join) => {
                 let member = join.member.clone();
-                let room = self.by_id.len() < GROUPS_MAX;
                 let new = !self.by_id.contains_key(&join.group);
+                let room = (!new || self.by_id.len() < GROUPS_MAX)
+                    && self.member_bytes + bytes_of(&join) <= MEMBER_BYTES_MAX;
                 let refused = |error| Answer::Join(Err(JoinRefused { error, member }));
                 if let Some(error) = problem_of(&join, &self.config) {
                     effects.push(Effect::Answer { id, answer: refused(error) });
                 } else if new && !join.member.is_empty() {
                     effects.push(Effect::Answer { id, answer: refused(Error::UnknownMemberId) });
-                } else if new && !room {
+                } else if !room {
                     let answer = refused(Error::CoordinatorNotAvailable);
                     effects.push(Effect::Answer { id, answer });
                 } else {
@@ -209,7 +213,7 @@ impl Groups {
                     let turn = &mut turn(&self.config, &mut self.writes, now, effects);
                     group.join(id, join, turn);
                     if new && group.is_vacant() {
-                        self.by_id.remove(&key); // The join was refused.
+                        self.forget(&key); // The join was refused.
                     } else if new {
                         group.write_beginning(turn);
                     }
@@ -265,10 +269,9 @@ impl Groups {
     }
 
     fn tick(&mut self, now: Now, effects: &mut Vec<Effect>) {
-        while let Some((at, _)) = self.wakes.first()
-            && *at <= now.clock
-        {
-            let (_, key) = self.wakes.pop_first().expect("it was looked at");
+        // Those that are due now; one that is due again at once has its turn in the next tick.
+        let later = self.wakes.split_off(&(Instant(now.clock.0.saturating_add(1)), Text::from("")));
+        for (_, key) in core::mem::replace(&mut self.wakes, later) {
             self.woken_at.remove(&key);
             self.with_group(now, &key, effects, Group::time_out);
         }
@@ -291,12 +294,24 @@ impl Groups {
         Some(result)
     }
 
-    /// Brings the entry of `key` in `wakes` up to date.
+    /// Holds this group no longer.
+    pub(crate) fn forget(&mut self, key: &Text) -> Option<Group> {
+        let group = self.by_id.remove(key)?;
+        self.member_bytes -= group.bytes_counted;
+        self.reschedule(key);
+        Some(group)
+    }
+
+    /// Brings what is kept about `key` beside the group up to date.
     pub(crate) fn reschedule(&mut self, key: &Text) {
-        let wake = self.by_id.get(key).map_or(Instant::NEVER, |group| {
+        let mut wake = Instant::NEVER;
+        if let Some(group) = self.by_id.get_mut(key) {
             debug_assert!(group.wake <= group.earliest_deadline(), "a time-out would be missed");
-            group.wake
-        });
+            wake = group.wake;
+            self.member_bytes -= group.bytes_counted;
+            group.bytes_counted = group.roster.bytes();
+            self.member_bytes += group.bytes_counted;
+        }
         let before = self.woken_at.get(key).copied();
         if before == Some(wake) || (before.is_none() && wake == Instant::NEVER) {
             return; // As after nearly every heartbeat.

@@ -1,6 +1,8 @@
 //! JoinGroup: who becomes a member, and what follows.
 
-use crate::config::{Config, JOIN_BYTES_MAX, NEW_MEMBER_JOIN_TIMEOUT_MS, PROTOCOLS_MAX, millis};
+use crate::config::{
+    Config, GROUP_BYTES_MAX, JOIN_BYTES_MAX, NEW_MEMBER_JOIN_TIMEOUT_MS, PROTOCOLS_MAX, millis,
+};
 use crate::error::Error;
 use crate::group::{Group, Preparing, State};
 use crate::groups::{RequestId, Turn};
@@ -34,7 +36,7 @@ pub(crate) fn problem_of(join: &JoinGroup, config: &Config) -> Option<Error> {
 impl Group {
     /// Takes a JoinGroup in which there is no [`problem_of`] its own.
     pub fn join(&mut self, id: RequestId, mut join: JoinGroup, turn: &mut Turn<'_>) {
-        keep_first_of_each_name(&mut join.protocols);
+        join.protocols = kept(&join.protocols);
         let refuse = |turn: &mut Turn<'_>, error, member: &str| {
             let member = Text::from(member);
             turn.answer(id, Answer::Join(Err(JoinRefused { error, member })));
@@ -43,13 +45,15 @@ impl Group {
             self.remove(&join.member);
             refuse(turn, Error::GroupMaxSizeReached, "");
             self.complete_join_if_all_are_here(turn);
+        } else if self.roster.bytes() + bytes_of(&join) > GROUP_BYTES_MAX {
+            refuse(turn, Error::GroupMaxSizeReached, &join.member);
         } else if matches!(self.state, State::Dead) {
             refuse(turn, Error::CoordinatorNotAvailable, &join.member);
         } else if !self.supports(&join.protocol_type, &join.protocols) {
             refuse(turn, Error::InconsistentGroupProtocol, &join.member);
         } else if join.member.is_empty() {
             self.join_new(id, join, turn);
-        } else if self.invited.contains_key(&join.member) {
+        } else if self.roster.is_invited(&join.member) {
             if join.instance.is_some() {
                 // Only dynamic members are asked to come back; Kafka fails here, too.
                 refuse(turn, Error::UnknownServerError, &join.member);
@@ -75,7 +79,7 @@ impl Group {
             },
             None if join.version >= ID_REQUIRED_SINCE => {
                 let until = turn.now.clock.after(millis(join.session_timeout_ms));
-                self.invited.insert(member.clone(), until);
+                self.roster.invite(member.clone(), until);
                 self.wake_by(until);
                 let refused = JoinRefused { error: Error::MemberIdRequired, member };
                 turn.answer(id, Answer::Join(Err(refused)));
@@ -115,7 +119,7 @@ impl Group {
         if self.roster.is_empty() {
             self.protocol_type = Some(join.protocol_type.clone());
         }
-        self.invited.remove(&member);
+        self.roster.uninvite(&member);
         let deadline = turn.now.clock.after(millis(NEW_MEMBER_JOIN_TIMEOUT_MS));
         let (session_timeout, rebalance_timeout) = timeouts_of(&join);
         let new = Member {
@@ -220,18 +224,20 @@ fn timeouts_of(join: &JoinGroup) -> (Duration, Duration) {
     (session, rebalance)
 }
 
-/// A name that comes twice would count as two members' support.
-fn keep_first_of_each_name(protocols: &mut Vec<Protocol>) {
+/// The first of each name, since a name that comes twice would count as two members' support; copied,
+/// since a slice would keep the frame that it came in.
+fn kept(protocols: &[Protocol]) -> Vec<Protocol> {
     let mut kept: Vec<Protocol> = Vec::with_capacity(protocols.len());
-    for protocol in protocols.drain(..) {
-        if !kept.iter().any(|other| other.name == protocol.name) {
-            kept.push(protocol);
+    for Protocol { name, metadata } in protocols {
+        if !kept.iter().any(|other| other.name == *name) {
+            let metadata = Bytes::copy_from_slice(metadata);
+            kept.push(Protocol { name: name.clone(), metadata });
         }
     }
-    *protocols = kept;
+    kept
 }
 
-fn bytes_of(join: &JoinGroup) -> usize {
+pub(crate) fn bytes_of(join: &JoinGroup) -> usize {
     let protocols = join.protocols.iter().map(|p| p.name.len() + p.metadata.len()).sum::<usize>();
     let instance = join.instance.as_ref().map_or(0, |instance| instance.len());
     protocols + instance + join.protocol_type.len() + join.client_id.len() + join.client_host.len()

@@ -41,6 +41,17 @@ impl Member {
         self.instance.is_some()
     }
 
+    /// What the client's words take, but for the assignment.
+    pub fn bytes(&self, id: &str) -> usize {
+        let protocols = self.protocols.iter().map(|p| p.name.len() + p.metadata.len());
+        let instance = self.instance.as_ref().map_or(0, |instance| instance.len());
+        id.len()
+            + instance
+            + self.client_id.len()
+            + self.client_host.len()
+            + protocols.sum::<usize>()
+    }
+
     /// A member that waits for us need not send heartbeats; a newcomer is not waited for for ever.
     pub fn may_be_silent(&self) -> bool {
         !self.newcomer && self.waiting != Waiting::Nothing

@@ -8,6 +8,7 @@ use crate::records;
 use crate::request::{Answer, JoinRefused, Text};
 use crate::writes::Then;
 use alloc::vec::Vec;
+use core::time::Duration;
 use flowstone_types::Instant;
 
 impl Group {
@@ -81,7 +82,7 @@ impl Group {
         }
         if !self.elect_leader() {
             // Static members only, and none is back: their sessions decide.
-            let until = now.clock.after(self.roster.rebalance_timeout());
+            let until = now.clock.after(self.roster.rebalance_timeout().max(RETRY_MIN));
             self.wake_by(until);
             self.state = State::Preparing(Preparing::Rejoining { until });
             return;
@@ -162,7 +163,7 @@ impl Group {
             | State::Dead => {}
         }
         let due = |(id, until): (&Text, &Instant)| (*until <= now).then(|| id.clone());
-        for id in self.invited.iter().filter_map(due).collect::<Vec<_>>() {
+        for id in self.roster.invited().iter().filter_map(due).collect::<Vec<_>>() {
             self.remove(&id);
             self.complete_join_after_loss(turn);
         }
@@ -258,3 +259,7 @@ impl Group {
         turn.append([record].into(), Then::Created { group: self.id.clone() });
     }
 }
+
+/// A rebalance that nobody joined is looked at again no sooner than this, whatever time-out its
+/// members chose: with zero there would be nothing else to do.
+const RETRY_MIN: Duration = Duration::from_secs(1);

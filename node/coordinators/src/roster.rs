@@ -1,8 +1,8 @@
-//! The members of one group, and what is counted over them.
+//! The members of one group, those invited to become members, and what is counted over them.
 //!
-//! Separate so that the counts have one owner: how many members support a protocol, and how many
-//! wait for the next generation, are asked at every JoinGroup and must not be counted anew.
-//! Invariant: the counts are those of the members held.
+//! Separate so that the counts have one owner: how many members support a protocol, how many wait
+//! for the next generation, and how much memory all of them take, are asked at every JoinGroup and
+//! must not be counted anew. Invariant: the counts are those of the members held.
 
 use crate::groups::RequestId;
 use crate::member::{Member, Waiting};
@@ -10,6 +10,7 @@ use crate::request::{Protocol, Text};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::time::Duration;
+use flowstone_types::Instant;
 
 #[derive(Clone, Default, Debug)]
 pub(crate) struct Roster {
@@ -19,9 +20,40 @@ pub(crate) struct Roster {
     /// How many members support each protocol.
     support: BTreeMap<Text, usize>,
     awaiting_join: usize,
+    /// Ids handed out with `MEMBER_ID_REQUIRED`, and until when each may be used (KIP-394).
+    invited: BTreeMap<Text, Instant>,
+    /// What members and invited ones take, their assignments aside: those fit one record.
+    bytes: usize,
 }
 
 impl Roster {
+    /// How much memory a client's words take here.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub fn invite(&mut self, id: Text, until: Instant) {
+        self.bytes += id.len();
+        let other = self.invited.insert(id, until);
+        assert!(other.is_none(), "an id is handed out once");
+    }
+
+    /// The invitation of `id` is over, one way or another.
+    pub fn uninvite(&mut self, id: &str) {
+        if self.invited.remove(id).is_some() {
+            self.bytes -= id.len();
+        }
+    }
+
+    pub fn is_invited(&self, id: &str) -> bool {
+        self.invited.contains_key(id)
+    }
+
+    /// Who was invited and has not come, and until when each may.
+    pub fn invited(&self) -> &BTreeMap<Text, Instant> {
+        &self.invited
+    }
+
     pub fn len(&self) -> usize {
         self.members.len()
     }
@@ -76,6 +108,7 @@ impl Roster {
             let other = self.statics.insert(instance.clone(), id.clone());
             assert!(other.is_none(), "one member an instance id");
         }
+        self.bytes += member.bytes(&id);
         self.count_protocols(&member.protocols);
         self.awaiting_join += usize::from(matches!(member.waiting, Waiting::Join(_)));
         let other = self.members.insert(id, member);
@@ -87,6 +120,7 @@ impl Roster {
         if let Some(instance) = &member.instance {
             self.statics.remove(instance);
         }
+        self.bytes -= member.bytes(id);
         self.discount_protocols(&member.protocols);
         self.awaiting_join -= usize::from(matches!(member.waiting, Waiting::Join(_)));
         Some(member)
@@ -125,10 +159,12 @@ impl Roster {
 
     pub fn set_protocols(&mut self, id: &str, protocols: Vec<Protocol>) {
         let member = self.members.get_mut(id).expect("the caller found this member");
-        let before = core::mem::take(&mut member.protocols);
+        self.bytes -= member.bytes(id);
+        let before = core::mem::replace(&mut member.protocols, protocols);
+        self.bytes += member.bytes(id);
+        let after = member.protocols.clone();
         self.discount_protocols(&before);
-        self.count_protocols(&protocols);
-        self.members.get_mut(id).expect("as above").protocols = protocols;
+        self.count_protocols(&after);
     }
 
     /// Whether one of `protocols` is supported by every member.

@@ -82,8 +82,11 @@ impl Group {
 
     /// The leader has assigned: first to the log, then to the members.
     fn store_assignment(&mut self, assignments: Vec<(Text, Bytes)>, turn: &mut Turn<'_>) {
-        let mut assignments: BTreeMap<Text, Bytes> = assignments.into_iter().collect();
-        assignments.retain(|id, _| self.roster.contains(id));
+        // Copied, since a slice would keep the frame that it came in.
+        let assignments: BTreeMap<Text, Bytes> = (assignments.into_iter())
+            .filter(|(id, _)| self.roster.contains(id))
+            .map(|(id, assignment)| (id, Bytes::copy_from_slice(&assignment)))
+            .collect();
         let record = records::group(self, |id, _| assignments.get(id).cloned().unwrap_or_default());
         let then =
             Then::Assigned { group: self.id.clone(), generation: self.generation, assignments };
@@ -133,7 +136,7 @@ impl Group {
             // An operator names the instance only (KIP-345).
             let instance = leaving.instance.as_ref().ok_or(Error::UnknownMemberId)?;
             self.roster.static_id(instance).ok_or(Error::UnknownMemberId)?.clone()
-        } else if self.invited.contains_key(&leaving.member) {
+        } else if self.roster.is_invited(&leaving.member) {
             self.remove(&leaving.member);
             return Ok(());
         } else {

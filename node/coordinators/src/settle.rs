@@ -104,11 +104,10 @@ impl Groups {
 
     /// The log has the group's tombstone.
     fn delete_now(&mut self, id: &Text) {
-        if let Some(group) = self.by_id.remove(id) {
+        if let Some(group) = self.forget(id) {
             assert!(matches!(group.state, State::Dead), "it was to be deleted");
             assert!(group.offsets.is_empty(), "they were dropped with it, and none came since");
         }
-        self.reschedule(id);
     }
 
     /// A group that only a refused write brought about.
@@ -117,8 +116,7 @@ impl Groups {
             group.is_vacant() && group.generation == 0 && group.protocol_type.is_none()
         };
         if self.by_id.get(id).is_some_and(unwritten) {
-            self.by_id.remove(id);
-            self.reschedule(id);
+            self.forget(id);
         }
     }
 }
@@ -143,7 +141,9 @@ impl Group {
             }
             self.remove(&id);
         }
-        self.invited.clear();
+        for id in self.roster.invited().keys().cloned().collect::<Vec<_>>() {
+            self.roster.uninvite(&id);
+        }
         self.state = State::Empty;
         self.protocol_type = None;
         self.wake = Instant::NEVER;

@@ -19,9 +19,13 @@ pub struct Coordinator {
     pub log: Vec<Record>,
     /// Whether each write is durable at once.
     pub prompt: bool,
+    /// The newest write of a group's own record was refused.
+    pub group_refused: bool,
     under_way: VecDeque<(WriteId, Vec<Record>)>,
     answers: BTreeMap<RequestId, Answer>,
     requests: u64,
+    /// How often it wanted to be woken.
+    pub ticks: u64,
 }
 
 /// A wall clock that has nothing to do with the monotonic one.
@@ -48,9 +52,11 @@ impl Coordinator {
             now_ms,
             log: log.to_vec(),
             prompt: true,
+            group_refused: false,
             under_way: VecDeque::new(),
             answers: BTreeMap::new(),
             requests: 0,
+            ticks: 0,
         };
         this.perform(effects);
         this
@@ -72,6 +78,7 @@ impl Coordinator {
             match effect {
                 Effect::Append { write, records } => {
                     assert!(!records.is_empty());
+                    self.group_refused &= !is_of_group(&records);
                     self.under_way.push_back((write, records));
                 }
                 Effect::Answer { id, answer } => {
@@ -103,7 +110,8 @@ impl Coordinator {
 
     /// The newest write under way is refused.
     pub fn refuse(&mut self, refusal: Refusal) {
-        let (write, _) = self.under_way.pop_back().expect("a write to refuse");
+        let (write, records) = self.under_way.pop_back().expect("a write to refuse");
+        self.group_refused |= is_of_group(&records);
         self.input(Input::Refused { write, refusal });
     }
 
@@ -128,6 +136,7 @@ impl Coordinator {
             }
             self.now_ms = self.now_ms.max(due);
             self.input(Input::Tick);
+            self.ticks += 1;
         }
         self.now_ms = end;
     }
@@ -195,6 +204,7 @@ impl Coordinator {
         }));
         match self.take(id) {
             Some(Answer::Leave(Ok(left))) => left.into_iter().map(|one: Left| one.error).collect(),
+            Some(Answer::Leave(Err(error))) => vec![Some(error); members.len()],
             other => panic!("no answer to a LeaveGroup: {other:?}"),
         }
     }
@@ -274,6 +284,11 @@ impl Coordinator {
             other => panic!("no answer to a DescribeGroups: {other:?}"),
         }
     }
+}
+
+/// Group metadata has records of type 2.
+fn is_of_group(records: &[Record]) -> bool {
+    records.iter().any(|record| record.key[..2] == [0, 2])
 }
 
 pub fn now(ms: u64) -> Now {

@@ -134,7 +134,8 @@ fn session_timeouts_have_bounds() {
         assert_eq!(c.join_error(id), Error::InvalidSessionTimeout, "{bad}");
     }
     for good in [6_000, 1_800_000] {
-        let id = c.ask(join("").with(|j| j.session_timeout_ms = good).request());
+        let request = join("").fresh(good as u128).with(|j| j.session_timeout_ms = good);
+        let id = c.ask(request.request());
         assert_eq!(c.join_error(id), Error::MemberIdRequired, "{good}");
     }
 }

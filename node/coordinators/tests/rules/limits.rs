@@ -3,8 +3,8 @@
 use crate::harness::{Coordinator, GROUP, commit, join, protocols};
 use bytes::Bytes;
 use flowstone_coordinators::{
-    Config, Error, GROUP_ID_BYTES_MAX, GROUP_MEMBERS_MAX, GROUPS_MAX, JOIN_BYTES_MAX, OffsetCommit,
-    PROTOCOLS_MAX, Protocol,
+    Config, Error, GROUP_BYTES_MAX, GROUP_ID_BYTES_MAX, GROUP_MEMBERS_MAX, GROUPS_MAX,
+    JOIN_BYTES_MAX, OffsetCommit, PROTOCOLS_MAX, Protocol,
 };
 
 /// A record's key holds the group id as a string with a 16-bit length.
@@ -52,6 +52,50 @@ fn invitations_are_bounded() {
     }
     let id = c.ask(join("").fresh(u128::MAX).request());
     assert_eq!(c.join_error(id), Error::GroupMaxSizeReached);
+}
+
+/// What members say of themselves is bounded in sum, and given back when they leave.
+#[test]
+fn a_groups_members_are_bounded_in_bytes() {
+    let mut c = Coordinator::new();
+    let large = |fresh: u128| {
+        join("").old().fresh(fresh).with(|j| {
+            j.protocols[0].metadata = Bytes::from(vec![0; JOIN_BYTES_MAX / 2]);
+        })
+    };
+    let fit = GROUP_BYTES_MAX / (JOIN_BYTES_MAX / 2);
+    let waits: Vec<_> = (0..fit).map(|i| c.ask(large(i as u128).request())).collect();
+    let id = c.ask(large(u128::MAX).request());
+    assert_eq!(c.join_error(id), Error::GroupMaxSizeReached);
+    c.pass(6_000);
+    let member = c.joined(waits[0]).unwrap().member;
+    assert_eq!(c.leave(&[(&member, "")]), [None]);
+    let id = c.ask(large(u128::MAX).request());
+    assert!(c.waits(id));
+}
+
+/// A rebalance time-out of zero must not keep the coordinator busy: static members that do not
+/// rejoin are asked for once a second until their sessions end.
+#[test]
+fn a_rebalance_that_nobody_joins_is_patient() {
+    let mut c = Coordinator::new();
+    let static_join = |instance: &str, fresh| join("").instance(instance).fresh(fresh);
+    let ids = ["a", "b"].map(|i| c.ask(static_join(i, i.as_bytes()[0].into()).request()));
+    c.pass(6_000);
+    let joined = ids.map(|id| c.joined(id).unwrap());
+    c.sync_all(&joined);
+    for instance in ["a", "b"] {
+        // Back after a restart, and with another time-out.
+        let id = c.ask(static_join(instance, 0).with(|j| j.rebalance_timeout_ms = 0).request());
+        assert_eq!(c.joined(id).unwrap().generation, 1);
+    }
+    assert_eq!(c.leave(&[("", "a")]), [None]);
+    let ticks = c.ticks;
+    c.pass(9_000);
+    assert_eq!(c.state(), "PreparingRebalance");
+    assert!(c.ticks - ticks <= 10, "{} ticks", c.ticks - ticks);
+    c.pass(1_000);
+    assert_eq!(c.state(), "Empty");
 }
 
 #[test]

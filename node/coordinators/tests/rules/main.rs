@@ -7,6 +7,7 @@ mod joining;
 mod limits;
 mod offsets;
 
+mod random;
 mod records;
 mod refused_writes;
 mod sessions;
