@@ -11,6 +11,7 @@ mod epochs;
 mod index;
 mod log;
 pub mod names;
+pub use names::FileKind;
 mod producers;
 pub mod recovery;
 mod scan;

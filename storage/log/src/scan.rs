@@ -72,6 +72,11 @@ impl Scanner {
         self.position
     }
 
+    /// Length of the file.
+    pub const fn file_bytes(&self) -> u64 {
+        self.file_bytes
+    }
+
     /// The offset after the last batch seen.
     pub const fn next(&self) -> Offset {
         self.next

@@ -1,0 +1,273 @@
+//! A log directory: what belongs to all partitions in it, whichever shard owns them.
+//!
+//! Kafka keeps one file per directory for the offsets of all its partitions, so this is the one
+//! thing that shards share: a table behind a mutex that is held for a map operation, never across
+//! an await. One shard writes it out.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use flowstone_log::{
+    Offsets, decode_clean_shutdown, decode_offsets, encode_clean_shutdown, encode_offsets, names,
+};
+use flowstone_runtime::{fs, sleep};
+use flowstone_types::{Offset, Uuid};
+use tracing::{info, warn};
+
+use crate::error::StorageError;
+
+/// One of `log.dirs`. Clones are the same directory; any shard may hold one.
+#[derive(Clone)]
+pub struct LogDir(Arc<Shared>);
+
+struct Shared {
+    path: PathBuf,
+    directory_id: Uuid,
+    clean: bool,
+    broker_epoch: Option<i64>,
+    table: Mutex<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    recovery_points: Offsets,
+    starts: Offsets,
+    high_watermarks: Offsets,
+    partitions: BTreeSet<(String, i32)>,
+    dirty: bool,
+    writing: bool,
+}
+
+/// A partition's directory that was found at start.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FoundPartition {
+    /// Its topic's name.
+    pub topic: String,
+    /// Its index.
+    pub index: i32,
+    /// Its topic's id, where `partition.metadata` is there and right.
+    pub topic_id: Option<Uuid>,
+}
+
+impl LogDir {
+    /// Opens a directory, making it where it is missing: takes the clean-shutdown marker away, reads
+    /// the checkpoints, and removes what waited for removal. Once per process, before any
+    /// [`crate::Store`] uses it. A checkpoint that cannot be read counts as empty: then more is
+    /// scanned, nothing is lost.
+    pub async fn open(path: impl Into<PathBuf>, directory_id: Uuid) -> Result<Self, StorageError> {
+        let path = path.into();
+        fs::create_dir_all(&path).await.map_err(StorageError::io("make", &path))?;
+        let entries = fs::read_dir(&path).await.map_err(StorageError::io("list", &path))?;
+        let has = |name: &str| entries.iter().any(|entry| entry.name == name);
+        let (mut clean, mut broker_epoch) = (false, None);
+        if has(names::CLEAN_SHUTDOWN) {
+            // Removed before anything is written: a crash from here on is not a clean shutdown.
+            let marker = path.join(names::CLEAN_SHUTDOWN);
+            let text = read_text(&marker).await?;
+            broker_epoch = decode_clean_shutdown(&text).filter(|epoch| *epoch >= 0);
+            fs::remove_file(&marker).await.map_err(StorageError::io("remove", &marker))?;
+            fs::sync_dir(&path).await.map_err(StorageError::io("flush", &path))?;
+            clean = true;
+        }
+        let mut table = Table::default();
+        for (name, offsets) in [
+            (names::RECOVERY_POINTS, &mut table.recovery_points),
+            (names::LOG_STARTS, &mut table.starts),
+            (names::HIGH_WATERMARKS, &mut table.high_watermarks),
+        ] {
+            if has(name) {
+                let file = path.join(name);
+                match decode_offsets(&read_text(&file).await?) {
+                    Ok(read) => *offsets = read,
+                    Err(error) => warn!(file = %file.display(), %error, "checkpoint ignored"),
+                }
+            }
+        }
+        for entry in entries.iter().filter(|entry| entry.is_dir) {
+            if names::is_retired_dir(&entry.name) {
+                let retired = path.join(&entry.name);
+                if let Err(error) = fs::remove_dir_all(&retired).await {
+                    warn!(path = %retired.display(), %error, "deleted partition not removed");
+                }
+            } else if let Some((topic, index)) = names::parse_partition_dir(&entry.name) {
+                table.partitions.insert((topic.to_owned(), index));
+            }
+        }
+        info!(path = %path.display(), clean, partitions = table.partitions.len(), "log directory opened");
+        Ok(Self(Arc::new(Shared {
+            path,
+            directory_id,
+            clean,
+            broker_epoch,
+            table: Mutex::new(table),
+        })))
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.0.path
+    }
+
+    /// Its own id (KIP-858).
+    pub fn directory_id(&self) -> Uuid {
+        self.0.directory_id
+    }
+
+    /// Whether it was shut down cleanly before it was opened.
+    pub fn was_clean(&self) -> bool {
+        self.0.clean
+    }
+
+    /// The broker epoch of that clean shutdown (KIP-966), where it was written.
+    pub fn clean_broker_epoch(&self) -> Option<i64> {
+        self.0.broker_epoch
+    }
+
+    /// The partitions that had a directory here when it was opened: to find those that no topic has
+    /// any more.
+    pub async fn partitions(&self) -> Result<Vec<FoundPartition>, StorageError> {
+        let found: Vec<(String, i32)> = self.table().partitions.iter().cloned().collect();
+        let mut partitions = Vec::with_capacity(found.len());
+        for (topic, index) in found {
+            let file = self
+                .path()
+                .join(names::partition_dir(&topic, index))
+                .join(names::PARTITION_METADATA);
+            let topic_id = match fs::read(&file).await {
+                Ok(bytes) => {
+                    flowstone_log::decode_partition_metadata(&String::from_utf8_lossy(&bytes)).ok()
+                }
+                Err(_) => None,
+            };
+            partitions.push(FoundPartition { topic, index, topic_id });
+        }
+        Ok(partitions)
+    }
+
+    /// Writes the checkpoints and the marker of a clean shutdown. The last thing a process does
+    /// here: after every shard's [`crate::Store::shutdown`] returned `Ok`.
+    pub async fn close(&self, broker_epoch: i64) -> Result<(), StorageError> {
+        self.table().dirty = true;
+        self.checkpoint().await?;
+        let marker = self.path().join(names::CLEAN_SHUTDOWN);
+        let text = encode_clean_shutdown(broker_epoch).into_bytes();
+        fs::write_atomic(&marker, text).await.map_err(StorageError::io("write", &marker))
+    }
+
+    /// Writes the checkpoints if they changed. The recovery points last: they claim most.
+    pub(crate) async fn checkpoint(&self) -> Result<(), StorageError> {
+        let files = loop {
+            match self.begin_checkpoint() {
+                Begin::Clean => return Ok(()),
+                Begin::Files(files) => break files,
+                // Another task or shard is at it, perhaps with older offsets than ours.
+                Begin::Busy => sleep(Duration::from_millis(1)).await,
+            }
+        };
+        let mut result = Ok(());
+        for (name, text) in files {
+            let file = self.path().join(name);
+            if let Err(error) = fs::write_atomic(&file, text.into_bytes()).await {
+                result = Err(StorageError::io("write", &file)(error));
+                break;
+            }
+        }
+        let mut table = self.table();
+        table.writing = false;
+        table.dirty |= result.is_err();
+        result
+    }
+
+    fn begin_checkpoint(&self) -> Begin {
+        let mut table = self.table();
+        if table.writing {
+            return Begin::Busy;
+        }
+        if !std::mem::take(&mut table.dirty) {
+            return Begin::Clean;
+        }
+        table.writing = true;
+        Begin::Files([
+            (names::LOG_STARTS, encode_offsets(&table.starts)),
+            (names::HIGH_WATERMARKS, encode_offsets(&table.high_watermarks)),
+            (names::RECOVERY_POINTS, encode_offsets(&table.recovery_points)),
+        ])
+    }
+
+    /// What the checkpoints say of a partition: recovery point and log start.
+    pub(crate) fn offsets(&self, topic: &str, index: i32) -> (Offset, Offset) {
+        let table = self.table();
+        let key = (topic.to_owned(), index);
+        let of = |offsets: &Offsets| offsets.get(&key).copied().unwrap_or(Offset::ZERO);
+        (of(&table.recovery_points), of(&table.starts))
+    }
+
+    /// Notes a partition's offsets for the next checkpoint.
+    pub(crate) fn note(
+        &self,
+        topic: &str,
+        index: i32,
+        recovery_point: Offset,
+        start: Offset,
+        high_watermark: Offset,
+    ) {
+        let mut table = self.table();
+        let key = (topic.to_owned(), index);
+        let old = [
+            table.recovery_points.insert(key.clone(), recovery_point),
+            table.starts.insert(key.clone(), start),
+            table.high_watermarks.insert(key, high_watermark),
+        ];
+        table.dirty |= old != [Some(recovery_point), Some(start), Some(high_watermark)];
+    }
+
+    /// Forgets a partition. The next one of this name must not inherit its offsets, so a checkpoint
+    /// is due before that one exists; `true` if there was anything to forget.
+    pub(crate) fn forget(&self, topic: &str, index: i32) -> bool {
+        let mut table = self.table();
+        let key = (topic.to_owned(), index);
+        let known = [
+            table.recovery_points.remove(&key).is_some(),
+            table.starts.remove(&key).is_some(),
+            table.high_watermarks.remove(&key).is_some(),
+        ];
+        table.partitions.remove(&key);
+        let any = known.contains(&true);
+        table.dirty |= any;
+        any
+    }
+
+    /// Whether this partition had a directory here at start, or has one since.
+    pub(crate) fn holds(&self, topic: &str, index: i32) -> bool {
+        self.table().partitions.contains(&(topic.to_owned(), index))
+    }
+
+    /// Notes that it has one now.
+    pub(crate) fn adopt(&self, topic: &str, index: i32) {
+        self.table().partitions.insert((topic.to_owned(), index));
+    }
+
+    /// How many partitions are here.
+    pub(crate) fn partition_count(&self) -> usize {
+        self.table().partitions.len()
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        // A panic ends the process; a poisoned table is only ever seen on the way out.
+        self.0.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether there is a checkpoint to write.
+enum Begin {
+    Busy,
+    Clean,
+    Files([(&'static str, String); 3]),
+}
+
+async fn read_text(path: &Path) -> Result<String, StorageError> {
+    let bytes = fs::read(path).await.map_err(StorageError::io("read", path))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}

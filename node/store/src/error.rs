@@ -1,0 +1,115 @@
+//! What can go wrong with storage, in types.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use flowstone_log::Refused;
+use flowstone_types::Offset;
+use thiserror::Error;
+
+/// Storage did not do what was asked. Clones share the cause.
+#[derive(Clone, Debug, Error)]
+pub enum StorageError {
+    /// The operating system said no.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried: "write", "flush", "open", ...
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The answer.
+        source: Arc<io::Error>,
+    },
+    /// A checkpoint or identity file is not what it should be.
+    #[error("{} is damaged: {what}", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// How.
+        what: String,
+    },
+    /// Kafka's compaction was interrupted there; only Kafka can bring it to its end.
+    #[error("{} holds an unfinished compaction (*.swap): start and stop Apache Kafka on it once", .0.display())]
+    InterruptedCompaction(PathBuf),
+    /// The partition is open already.
+    #[error("{} is open already", .0.display())]
+    AlreadyOpen(PathBuf),
+    /// The store was shut down, or the log deleted.
+    #[error("the log is closed")]
+    Closed,
+    /// No space for what was to be written; it is tried again.
+    #[error("no space left for {}", .0.display())]
+    DiskFull(PathBuf),
+}
+
+impl StorageError {
+    /// Turns an I/O error into one that says what was tried on what.
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| {
+            if out_of_space(&source) {
+                return Self::DiskFull(path);
+            }
+            Self::Io { action, path, source: Arc::new(source) }
+        }
+    }
+
+    /// Whether space, when it comes back, is all that is missing.
+    pub const fn is_disk_full(&self) -> bool {
+        matches!(self, Self::DiskFull(_))
+    }
+}
+
+/// Whether an error is about space (or a quota), not about the disk.
+pub(crate) fn out_of_space(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Why a batch was not appended. Nothing of it is in the log.
+#[derive(Clone, Debug, Error)]
+pub enum AppendError {
+    /// The log's rules forbid it.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// The disk is full. Reading goes on, and so does writing once there is space.
+    #[error("no space left on the log's disk")]
+    DiskFull,
+    /// A write or flush failed: the log takes no more (KAFKA_STORAGE_ERROR).
+    #[error("the log is offline: {0}")]
+    Offline(StorageError),
+    /// The log was deleted, or the store shut down.
+    #[error("the log is closed")]
+    Closed,
+}
+
+/// Why nothing was read.
+#[derive(Clone, Debug, Error)]
+pub enum ReadError {
+    /// The offset is below the log's start or above its end.
+    #[error("offset {offset} is outside of {start}..={end}")]
+    OutOfRange {
+        /// The offset asked for.
+        offset: Offset,
+        /// The log's first offset.
+        start: Offset,
+        /// The offset after its last.
+        end: Offset,
+    },
+    /// The disk did not give what it was given.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// What the disk gave is no batch of this log: never served.
+    #[error("corrupt batch near offset {offset} at {position} of {}", path.display())]
+    Corrupt {
+        /// The segment's file.
+        path: PathBuf,
+        /// Where in it.
+        position: u64,
+        /// The offset looked for.
+        offset: Offset,
+    },
+    /// The log was deleted, or the store shut down.
+    #[error("the log is closed")]
+    Closed,
+}

@@ -1,0 +1,441 @@
+//! One open log: appending, and what can be said of it without I/O.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use flowstone_batch::{Checked, Origin};
+use flowstone_log::{ActiveProducer, Durability, FileKind, Log as Core, LogConfig, Sealed, names};
+use flowstone_runtime::local::Notify;
+use flowstone_types::{LeaderEpoch, Offset, PartitionId, Timestamp, Uuid};
+
+use crate::error::{AppendError, StorageError};
+use crate::store::Shard;
+use crate::tail::{Run, Tail, Waiting};
+
+/// Who wants to know what becomes of a log. Called from the committer, outside of any borrow of the
+/// log: a watcher may append and read.
+pub trait Watcher {
+    /// Everything below `end` meets the log's durability mode. Ends only grow.
+    fn durable(&self, end: Offset);
+    /// A write or flush failed: the log takes no more, and serves what is below its durable end.
+    fn failed(&self, error: &StorageError);
+    /// The disk is full. What waits to be durable is written once there is space; whoever cannot
+    /// wait may be told of an unknown outcome.
+    fn stalled(&self, _error: &StorageError) {}
+}
+
+/// Where an appended batch is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Appended {
+    /// Its first offset.
+    pub base_offset: Offset,
+    /// Its last offset. Acknowledge once `durable_end` is above it.
+    pub last_offset: Offset,
+    /// The time of the append, on a LogAppendTime topic.
+    pub log_append_time: Option<Timestamp>,
+    /// The log's first offset.
+    pub log_start: Offset,
+    /// Whether it was in the log before: a retry of an idempotent producer.
+    pub duplicate: bool,
+}
+
+/// Whether a log takes writes.
+#[derive(Clone, Debug)]
+pub enum LogState {
+    /// It does.
+    Online,
+    /// Not until there is space.
+    Full,
+    /// Never again, until the process starts anew.
+    Failed(StorageError),
+    /// It was deleted, or its store shut down.
+    Closed,
+}
+
+/// An open log. Clones are the same log.
+#[derive(Clone)]
+pub struct Log(pub(crate) Rc<Inner>);
+
+pub(crate) struct Inner {
+    pub id: u64,
+    pub shard: Rc<Shard>,
+    pub dir: usize,
+    pub path: PathBuf,
+    pub topic: Arc<str>,
+    pub partition: PartitionId,
+    pub watcher: Rc<dyn Watcher>,
+    pub state: RefCell<State>,
+    /// Told when a commit or a seal of this log ended.
+    pub idle: Notify,
+}
+
+pub(crate) enum Pending {
+    Batch(Waiting),
+    Seal(Rc<Sealed>),
+}
+
+pub(crate) enum Health {
+    Online,
+    Full,
+    Failed(StorageError),
+    Closed,
+}
+
+/// Where the next write goes. Behind the core's active segment while a seal waits in the queue.
+#[derive(Clone, Copy)]
+pub(crate) struct Writer {
+    /// The segment.
+    pub base: Offset,
+    /// Bytes written to it.
+    pub position: u64,
+    /// Bytes of disk it has.
+    pub allocated: u64,
+    /// Whether its file is there, durably.
+    pub created: bool,
+}
+
+impl Writer {
+    pub const fn new(base: Offset) -> Self {
+        Self { base, position: 0, allocated: 0, created: false }
+    }
+}
+
+pub(crate) struct State {
+    pub core: Core,
+    pub health: Health,
+    pub pending: VecDeque<Pending>,
+    /// A write that found no space.
+    pub stuck: Option<Run>,
+    pub tail: Tail,
+    pub writer: Writer,
+    /// Segments that ended and are not stored yet, by base offset.
+    pub sealing: BTreeMap<Offset, Rc<Sealed>>,
+    /// A task stores them.
+    pub storing: bool,
+    /// Everything below is written; flushed; durable by the log's mode.
+    pub written: Offset,
+    pub flushed: Offset,
+    pub durable: Offset,
+    /// The durable end that the watcher knows.
+    pub told: Offset,
+    /// In the weaker modes: from here on, nothing is durable before the next flush.
+    pub barrier: Option<Offset>,
+    /// The newest batch that asked for a flush.
+    pub last_barrier: Option<Offset>,
+    /// Records since the last flush.
+    pub unflushed_records: i64,
+    /// When the oldest write that is not flushed was made.
+    pub unflushed_since: Option<Timestamp>,
+    /// Flush in the next cycle.
+    pub flush_now: bool,
+    /// In the committer's queue.
+    pub queued: bool,
+    /// In its hands.
+    pub busy: bool,
+    /// Written to since it was opened.
+    pub touched: bool,
+    /// Bytes that count in the shard's room: not yet in a write, and in one.
+    pub room_waiting: usize,
+    pub room_in_flight: usize,
+    /// Bytes written in this cycle.
+    pub in_flight_bytes: usize,
+}
+
+impl State {
+    pub fn new(core: Core, writer: Writer) -> Self {
+        let end = core.end();
+        Self {
+            core,
+            health: Health::Online,
+            pending: VecDeque::new(),
+            stuck: None,
+            tail: Tail::default(),
+            writer,
+            sealing: BTreeMap::new(),
+            storing: false,
+            written: end,
+            flushed: end,
+            durable: end,
+            told: end,
+            barrier: None,
+            last_barrier: None,
+            unflushed_records: 0,
+            unflushed_since: None,
+            flush_now: false,
+            queued: false,
+            busy: false,
+            touched: false,
+            room_waiting: 0,
+            room_in_flight: 0,
+            in_flight_bytes: 0,
+        }
+    }
+
+    /// Up to where batches may be served.
+    pub fn readable(&self) -> Offset {
+        match self.health {
+            Health::Online | Health::Full => self.core.end(),
+            Health::Failed(_) | Health::Closed => self.durable,
+        }
+    }
+
+    /// Everything below is flushed, and its segments are stored with their indexes.
+    pub fn recovery_point(&self) -> Offset {
+        self.sealing.first_key_value().map_or(self.writer.base, |(base, _)| *base)
+    }
+
+    /// What meets the log's mode now.
+    fn durable_now(&self) -> Offset {
+        let end = match self.core.config().durability {
+            Durability::Flushed => self.flushed,
+            Durability::Written => self.written,
+            Durability::Memory => self.core.end(),
+        };
+        end.min(self.barrier.unwrap_or(end)).max(self.flushed)
+    }
+}
+
+impl Log {
+    /// Gives a checked batch its place and queues it for the next group. Synchronous: batches are in
+    /// the log in the order of the calls. `epoch` is the leader's.
+    pub fn append(
+        &self,
+        batch: Checked,
+        origin: Origin,
+        epoch: LeaderEpoch,
+        now: Timestamp,
+    ) -> Result<Appended, AppendError> {
+        let mut state = self.0.state.borrow_mut();
+        match &state.health {
+            Health::Online => {}
+            Health::Full => return Err(AppendError::DiskFull),
+            Health::Failed(error) => return Err(AppendError::Offline(error.clone())),
+            Health::Closed => return Err(AppendError::Closed),
+        }
+        let Checked { bytes, header, log_append_time, .. } = batch;
+        let placed = match state.core.append(&header, origin, epoch, now)? {
+            flowstone_log::Appended::Placed(placed) => placed,
+            flowstone_log::Appended::Duplicate(known) => {
+                return Ok(Appended {
+                    base_offset: known.base_offset,
+                    last_offset: known.last_offset,
+                    log_append_time: log_append_time.map(|_| known.timestamp),
+                    log_start: state.core.start(),
+                    duplicate: true,
+                });
+            }
+        };
+        if let Some(sealed) = placed.sealed {
+            state.seal(sealed);
+        }
+        let (base_offset, last_offset) = (placed.base_offset, placed.last_offset);
+        state.room_waiting += bytes.len();
+        self.0.shard.room.take(bytes.len());
+        state.pending.push_back(Pending::Batch(Waiting {
+            bytes,
+            base: base_offset,
+            last: last_offset,
+            epoch,
+        }));
+        state.touched = true;
+        state.unflushed_records += i64::from(header.last_offset_delta) + 1;
+        let config = state.core.config();
+        if config.durability != Durability::Flushed
+            && state.unflushed_records >= config.flush_messages
+        {
+            state.last_barrier = Some(base_offset);
+            state.barrier.get_or_insert(base_offset);
+        }
+        let durable = state.durable_now();
+        state.durable = state.durable.max(durable);
+        let log_start = state.core.start();
+        drop(state);
+        self.0.queue();
+        Ok(Appended { base_offset, last_offset, log_append_time, log_start, duplicate: false })
+    }
+
+    /// The first offset that may be read.
+    pub fn log_start(&self) -> Offset {
+        self.0.state.borrow().core.start()
+    }
+
+    /// The offset the next record gets.
+    pub fn log_end(&self) -> Offset {
+        self.0.state.borrow().core.end()
+    }
+
+    /// Everything below meets the log's durability mode.
+    pub fn durable_end(&self) -> Offset {
+        self.0.state.borrow().durable
+    }
+
+    /// Bytes of batches.
+    pub fn size(&self) -> u64 {
+        self.0.state.borrow().core.bytes()
+    }
+
+    /// Whether it takes writes.
+    pub fn state(&self) -> LogState {
+        match &self.0.state.borrow().health {
+            Health::Online => LogState::Online,
+            Health::Full => LogState::Full,
+            Health::Failed(error) => LogState::Failed(error.clone()),
+            Health::Closed => LogState::Closed,
+        }
+    }
+
+    /// Kafka's `endOffsetFor`: the largest epoch not above `epoch` and where it ended.
+    pub fn epoch_end_offset(&self, epoch: LeaderEpoch) -> (LeaderEpoch, Offset) {
+        let state = self.0.state.borrow();
+        state.core.epochs.end_of(epoch, state.core.end())
+    }
+
+    /// The epoch in which the batch at `offset` was written; -1 if unknown.
+    pub fn epoch_of(&self, offset: Offset) -> LeaderEpoch {
+        self.0.state.borrow().core.epochs.of(offset)
+    }
+
+    /// The epoch of the newest batch; `None` in an empty log.
+    pub fn latest_epoch(&self) -> Option<LeaderEpoch> {
+        self.0.state.borrow().core.epochs.latest()
+    }
+
+    /// Puts other configs in force.
+    pub fn reconfigure(&self, config: Arc<LogConfig>) {
+        self.0.state.borrow_mut().core.reconfigure(config);
+        self.0.queue(); // A stronger mode may ask for a flush.
+    }
+
+    /// The configs in force.
+    pub fn config(&self) -> Arc<LogConfig> {
+        self.0.state.borrow().core.config().clone()
+    }
+
+    /// The idempotent producers that are remembered.
+    pub fn producers(&self) -> Vec<ActiveProducer> {
+        self.0.state.borrow().core.producers.active().collect()
+    }
+
+    /// The id of the log directory it is in.
+    pub fn directory_id(&self) -> Uuid {
+        self.0.shard.config.dirs[self.0.dir].directory_id()
+    }
+
+    /// Its own directory.
+    pub fn path(&self) -> &std::path::Path {
+        &self.0.path
+    }
+
+    /// Its topic's name.
+    pub fn topic(&self) -> &Arc<str> {
+        &self.0.topic
+    }
+
+    /// Its partition.
+    pub fn id(&self) -> PartitionId {
+        self.0.partition
+    }
+
+    /// Raises the log's start to `to` (DeleteRecords), at most to what is durable; returns where it
+    /// is now. On stable storage when it returns, which Kafka's is not.
+    pub async fn advance_log_start(&self, to: Offset) -> Result<Offset, StorageError> {
+        let start = {
+            let mut state = self.0.state.borrow_mut();
+            if matches!(state.health, Health::Closed) {
+                return Err(StorageError::Closed);
+            }
+            let durable = state.durable;
+            state.core.advance_start(to, durable)
+        };
+        self.0.note();
+        self.0.shard.config.dirs[self.0.dir].checkpoint().await?;
+        Ok(start)
+    }
+}
+
+impl State {
+    /// Queues a segment that ended for storing.
+    pub fn seal(&mut self, sealed: Sealed) {
+        let sealed = Rc::new(sealed);
+        self.sealing.insert(sealed.segment.base, sealed.clone());
+        self.pending.push_back(Pending::Seal(sealed));
+        self.touched = true;
+    }
+}
+
+impl Inner {
+    /// The file of the segment at `base`.
+    pub fn log_path(&self, base: Offset) -> PathBuf {
+        self.file_path(base, FileKind::Log)
+    }
+
+    pub fn file_path(&self, base: Offset, kind: FileKind) -> PathBuf {
+        self.path.join(names::segment_file(base, kind))
+    }
+
+    /// Puts the log in its committer's queue, if it has something to do there.
+    pub fn queue(self: &Rc<Self>) {
+        let mut state = self.state.borrow_mut();
+        if state.queued || state.busy || !matches!(state.health, Health::Online) {
+            return;
+        }
+        state.queued = true;
+        drop(state);
+        self.shard.committers[self.dir].queue(self.clone());
+    }
+
+    /// Tells the watcher if the durable end moved.
+    pub fn report(&self) {
+        let mut state = self.state.borrow_mut();
+        if matches!(state.health, Health::Failed(_) | Health::Closed) {
+            return;
+        }
+        let durable = state.durable_now().max(state.durable);
+        state.durable = durable;
+        if durable <= state.told {
+            return;
+        }
+        state.told = durable;
+        drop(state);
+        self.watcher.durable(durable);
+    }
+
+    /// The end of a log: a write or flush failed, so what the disk holds is not known any more. What
+    /// was durable before stays readable; what was not is forgotten.
+    pub fn fail(&self, error: &StorageError) {
+        let mut state = self.state.borrow_mut();
+        if matches!(state.health, Health::Failed(_) | Health::Closed) {
+            return;
+        }
+        tracing::error!(log = %self.path.display(), %error, "the log goes offline");
+        let durable = state.flushed.max(match state.core.config().durability {
+            Durability::Flushed => state.flushed,
+            Durability::Written | Durability::Memory => state.written,
+        });
+        state.durable = state.durable.min(durable);
+        state.tail.truncate(durable);
+        state.pending.clear();
+        state.stuck = None;
+        state.health = Health::Failed(error.clone());
+        let waiting =
+            std::mem::take(&mut state.room_waiting) + std::mem::take(&mut state.room_in_flight);
+        drop(state);
+        self.shard.room.give(waiting);
+        self.watcher.failed(error);
+    }
+
+    /// Notes this log's offsets for the next checkpoint.
+    pub fn note(&self) {
+        let state = self.state.borrow();
+        self.shard.config.dirs[self.dir].note(
+            &self.topic,
+            self.partition.index,
+            state.recovery_point(),
+            state.core.start(),
+            state.durable,
+        );
+    }
+}

@@ -1,0 +1,467 @@
+//! Opening a partition's directory: made new, loaded after a clean shutdown, or recovered.
+//!
+//! Recovery reads only what was not sealed, cuts at the first batch that is torn or corrupt, drops
+//! the segments behind it, builds indexes, epochs and producer state again, and says what it
+//! dropped. What it leaves is flushed before anyone may build on it; doing it twice changes nothing.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use flowstone_batch::{BatchHeader, Limits};
+use flowstone_log::{
+    Active, End, Epochs, FileKind, LogConfig, OffsetIndex, Opened, ProducerState, Scanner, Segment,
+    TimeIndex, names, recovery,
+};
+use flowstone_runtime::{File, OpenOptions, fs, now, wall_clock};
+use flowstone_types::{Offset, Uuid};
+use tracing::{info, warn};
+
+use crate::dir::LogDir;
+use crate::error::StorageError;
+use crate::log::Writer;
+use crate::scan::SegmentScan;
+
+/// A segment up to this size is read whole rather than by its indexes: one read instead of three.
+const READ_WHOLE_BYTES: u64 = 128 << 10;
+/// After how long recovery begins to tell how far it is.
+const TELL_AFTER: Duration = Duration::from_secs(1);
+
+/// Makes the directory of a partition that has none.
+pub(crate) async fn create(
+    dir: &LogDir,
+    path: &Path,
+    topic: &str,
+    index: i32,
+    id: Uuid,
+) -> Result<(), StorageError> {
+    // A partition of this name may have been here before: its offsets are not this one's, and a
+    // log start above this log's end would have recovery delete it all.
+    if dir.forget(topic, index) {
+        dir.checkpoint().await?;
+    }
+    fs::create_dir_all(path).await.map_err(StorageError::io("make", path))?;
+    write_partition_metadata(path, id).await?;
+    fs::sync_dir(dir.path()).await.map_err(StorageError::io("flush", dir.path()))?;
+    dir.adopt(topic, index);
+    Ok(())
+}
+
+/// Writes `partition.metadata`.
+pub(crate) async fn write_partition_metadata(path: &Path, id: Uuid) -> Result<(), StorageError> {
+    let file = path.join(names::PARTITION_METADATA);
+    let text = flowstone_log::encode_partition_metadata(id).into_bytes();
+    fs::write_atomic(&file, text).await.map_err(StorageError::io("write", &file))
+}
+
+/// The topic id in `partition.metadata`; `None` where there is no such file (Kafka before 2.8).
+pub(crate) async fn partition_topic(path: &Path) -> Result<Option<Uuid>, StorageError> {
+    let file = path.join(names::PARTITION_METADATA);
+    let bytes = match fs::read(&file).await {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(StorageError::io("read", &file)(error)),
+    };
+    match flowstone_log::decode_partition_metadata(&String::from_utf8_lossy(&bytes)) {
+        Ok(id) => Ok(Some(id)),
+        Err(error) => Err(StorageError::Damaged { path: file, what: error.to_string() }),
+    }
+}
+
+/// What recovery needs to know.
+pub(crate) struct Found<'a> {
+    pub path: &'a Path,
+    pub direct: bool,
+    pub clean: bool,
+    pub recovery_point: Offset,
+    pub start: Offset,
+    pub config: &'a Arc<LogConfig>,
+}
+
+/// What recovery gave up, for the operator.
+#[derive(Default)]
+struct Dropped {
+    bytes: u64,
+    segments: usize,
+    why: Option<(End, Offset)>,
+}
+
+/// Loads a partition's directory.
+pub(crate) async fn load(found: &Found<'_>) -> Result<(Opened, Writer), StorageError> {
+    let Found { path, .. } = *found;
+    let listing = fs::read_dir(path).await.map_err(StorageError::io("list", path))?;
+    let files: Vec<recovery::Found> = listing
+        .into_iter()
+        .filter(|entry| !entry.is_dir)
+        .map(|entry| recovery::Found {
+            name: entry.name,
+            bytes: entry.len,
+            modified: entry.modified,
+        })
+        .collect();
+    let mut plan = recovery::plan(&files, found.clean, found.recovery_point);
+    if plan.interrupted_compaction {
+        return Err(StorageError::InterruptedCompaction(path.to_owned()));
+    }
+    remove(path, &plan.remove).await?;
+    let mut loader = Loader {
+        found,
+        epochs: Epochs::default(),
+        producers: ProducerState::default(),
+        sealed: Vec::new(),
+        dropped: Dropped::default(),
+        scanned_bytes: 0,
+        began: now(),
+        told: now(),
+    };
+    if files.iter().any(|file| file.name == names::EPOCHS) {
+        match loader.read_epochs().await? {
+            Ok(epochs) => loader.epochs = epochs,
+            Err(error) => {
+                warn!(log = %path.display(), %error, "leader epochs are read from the batches");
+                plan.segments.iter_mut().for_each(|segment| segment.scan = true);
+            }
+        }
+    }
+    let (active, end) = loader.segments(&plan).await?;
+    loader.finish(&plan, active, end).await
+}
+
+struct Loader<'a> {
+    found: &'a Found<'a>,
+    epochs: Epochs,
+    producers: ProducerState,
+    sealed: Vec<Segment>,
+    dropped: Dropped,
+    scanned_bytes: u64,
+    began: flowstone_types::Instant,
+    told: flowstone_types::Instant,
+}
+
+impl Loader<'_> {
+    async fn read_epochs(
+        &self,
+    ) -> Result<Result<Epochs, flowstone_log::CorruptCheckpoint>, StorageError> {
+        let file = self.found.path.join(names::EPOCHS);
+        let bytes = fs::read(&file).await.map_err(StorageError::io("read", &file))?;
+        Ok(Epochs::decode(&String::from_utf8_lossy(&bytes)))
+    }
+
+    /// Goes through the segments; returns the last one and the log's end.
+    async fn segments(
+        &mut self,
+        plan: &recovery::Plan,
+    ) -> Result<(Option<Active>, Offset), StorageError> {
+        let Some(last) = plan.segments.last() else { return Ok((None, Offset::ZERO)) };
+        let scan_from =
+            plan.segments.iter().find(|segment| segment.scan).map(|segment| segment.base);
+        if let Some(from) = scan_from {
+            self.producers_at(plan, from).await?;
+        }
+        let (mut active, mut end) = (None, last.base);
+        for (at, planned) in plan.segments.iter().enumerate() {
+            let is_last = at + 1 == plan.segments.len();
+            if scan_from.is_none_or(|from| planned.base < from) && !is_last {
+                self.sealed.push(Segment {
+                    base: planned.base,
+                    bytes: planned.file_bytes,
+                    largest: None,
+                    modified: planned.modified,
+                });
+                continue;
+            }
+            // From the first segment to be scanned on, all are: producer state needs their batches.
+            let (segment, next, ended) = if scan_from.is_none() {
+                self.reopen(planned).await?
+            } else {
+                self.scan(planned).await?
+            };
+            end = next;
+            if segment.bytes < planned.file_bytes {
+                self.cut(planned, segment.bytes, ended, next).await?;
+            }
+            if is_last {
+                active = Some(segment);
+            } else if ended == End::Clean {
+                self.seal(segment, next, plan.segments[at + 1].base).await?;
+            } else {
+                self.drop_after(&plan.segments[at + 1..]).await?;
+                active = Some(segment);
+                break;
+            }
+        }
+        Ok((active, end))
+    }
+
+    fn open_options(&self) -> OpenOptions {
+        OpenOptions { write: true, direct: self.found.direct, ..OpenOptions::default() }
+    }
+
+    async fn open(&self, base: Offset) -> Result<(File, PathBuf), StorageError> {
+        let path = self.found.path.join(names::segment_file(base, FileKind::Log));
+        let file = File::open(&path, self.open_options())
+            .await
+            .map_err(StorageError::io("open", &path))?;
+        Ok((file, path))
+    }
+
+    /// Reads a segment from front to back, checks all of it and takes its epochs and producers.
+    async fn scan(
+        &mut self,
+        planned: &recovery::PlannedSegment,
+    ) -> Result<(Active, Offset, End), StorageError> {
+        let base = planned.base;
+        let (file, path) = self.open(base).await?;
+        let scanner = Scanner::new(base, 0, base, planned.file_bytes, true);
+        let mut scan = SegmentScan::open(file.clone(), path.clone(), scanner);
+        let mut segment = Active::new(base, planned.modified);
+        while let Some((header, bytes)) = scan.next().await? {
+            segment.push(&header, self.found.config.index_interval_bytes);
+            if self.epochs.latest().is_none_or(|latest| header.leader_epoch > latest) {
+                self.epochs.assign(header.leader_epoch, header.base_offset);
+            }
+            self.apply(&header, &bytes);
+            self.tell(bytes.len());
+        }
+        // It may have been written and not flushed: no one may build on it before it is.
+        file.datasync().await.map_err(StorageError::io("flush", &path))?;
+        Ok((segment, scan.next_offset(), scan.ended().0))
+    }
+
+    /// Opens the last segment after a clean shutdown: by its indexes where it is large.
+    async fn reopen(
+        &mut self,
+        planned: &recovery::PlannedSegment,
+    ) -> Result<(Active, Offset, End), StorageError> {
+        let base = planned.base;
+        let (file, path) = self.open(base).await?;
+        let interval = self.found.config.index_interval_bytes;
+        let mut segment = Active::new(base, planned.modified);
+        if planned.file_bytes > READ_WHOLE_BYTES
+            && let Some((index, times)) = self.read_indexes(planned).await
+        {
+            let first = Scanner::new(base, 0, base, planned.file_bytes, true);
+            if let Some((first, _)) =
+                SegmentScan::open(file.clone(), path.clone(), first).next().await?
+            {
+                segment = Active::reopened(index, times, first.max_timestamp, planned.modified);
+            }
+        }
+        let mut from = segment.bytes;
+        loop {
+            let scanner = Scanner::new(base, from, base, planned.file_bytes, true);
+            let mut scan = SegmentScan::open(file.clone(), path.clone(), scanner);
+            while let Some((header, _)) = scan.next().await? {
+                segment.push(&header, interval);
+            }
+            let (ended, good) = scan.ended();
+            if from > 0 && good == from {
+                // No batch where the index says there is one: the index is not believed.
+                warn!(log = %self.found.path.display(), %base, "index does not fit its segment: built again");
+                (segment, from) = (Active::new(base, planned.modified), 0);
+                continue;
+            }
+            return Ok((segment, scan.next_offset(), ended));
+        }
+    }
+
+    async fn read_indexes(
+        &self,
+        planned: &recovery::PlannedSegment,
+    ) -> Option<(OffsetIndex, TimeIndex)> {
+        let name = |kind| self.found.path.join(names::segment_file(planned.base, kind));
+        let index = fs::read(&name(FileKind::OffsetIndex)).await.ok()?;
+        let times = fs::read(&name(FileKind::TimeIndex)).await.ok()?;
+        let index = OffsetIndex::decode(planned.base, &index, planned.file_bytes).ok()?;
+        Some((index, TimeIndex::decode(planned.base, &times).ok()?))
+    }
+
+    /// Cuts a segment's file behind its last good batch.
+    async fn cut(
+        &mut self,
+        planned: &recovery::PlannedSegment,
+        bytes: u64,
+        ended: End,
+        next: Offset,
+    ) -> Result<(), StorageError> {
+        let (file, path) = self.open(planned.base).await?;
+        file.set_len(bytes).await.map_err(StorageError::io("cut", &path))?;
+        file.sync().await.map_err(StorageError::io("flush", &path))?;
+        if ended != End::Clean {
+            self.dropped.bytes += planned.file_bytes - bytes;
+            self.dropped.why = Some((ended, next));
+        }
+        Ok(())
+    }
+
+    /// Stores a segment that a crash kept from being sealed.
+    async fn seal(
+        &mut self,
+        segment: Active,
+        next: Offset,
+        next_base: Offset,
+    ) -> Result<(), StorageError> {
+        if next != next_base {
+            warn!(log = %self.found.path.display(), from = %next, to = %next_base, "offsets are missing");
+        }
+        let (described, index, times) = segment.seal(wall_clock());
+        let write = async |kind, at: Offset, bytes: Vec<u8>| {
+            let file = self.found.path.join(names::segment_file(at, kind));
+            fs::write_atomic(&file, bytes).await.map_err(StorageError::io("write", &file))
+        };
+        write(FileKind::OffsetIndex, described.base, index.encode()).await?;
+        write(FileKind::TimeIndex, described.base, times.encode()).await?;
+        write(FileKind::Snapshot, next_base, self.producers.snapshot()).await?;
+        self.sealed.push(described);
+        Ok(())
+    }
+
+    /// Removes the segments behind a damaged one.
+    async fn drop_after(&mut self, later: &[recovery::PlannedSegment]) -> Result<(), StorageError> {
+        let mut gone = Vec::new();
+        for planned in later {
+            self.dropped.segments += 1;
+            self.dropped.bytes += planned.file_bytes;
+            gone.extend(FileKind::ALL.map(|kind| names::segment_file(planned.base, kind)));
+        }
+        remove(self.found.path, &gone).await
+    }
+
+    /// Producer state as it was before the batches from `at` on: the newest snapshot that can be
+    /// read, and the batches between.
+    async fn producers_at(
+        &mut self,
+        plan: &recovery::Plan,
+        at: Offset,
+    ) -> Result<(), StorageError> {
+        let path = self.found.path;
+        let mut snapshots = plan.snapshots.clone();
+        let mut from = None;
+        while let Some(newest) = recovery::snapshot_for(&snapshots, at) {
+            let file = path.join(names::segment_file(newest, FileKind::Snapshot));
+            let bytes = fs::read(&file).await.map_err(StorageError::io("read", &file))?;
+            match ProducerState::load(&bytes, newest, wall_clock()) {
+                Ok(state) => {
+                    (self.producers, from) = (state, Some(newest));
+                    break;
+                }
+                Err(error) => {
+                    warn!(file = %file.display(), %error, "producer snapshot ignored");
+                    snapshots.retain(|snapshot| *snapshot < newest);
+                }
+            }
+        }
+        let from = from.unwrap_or(Offset::ZERO);
+        for (position, planned) in plan.segments.iter().enumerate() {
+            let next = plan.segments.get(position + 1).map_or(at, |next| next.base);
+            if planned.base >= at || next <= from {
+                continue;
+            }
+            let (file, log_path) = self.open(planned.base).await?;
+            let scanner = Scanner::new(planned.base, 0, planned.base, planned.file_bytes, false);
+            let mut scan = SegmentScan::open(file, log_path, scanner);
+            while let Some((header, bytes)) = scan.next().await? {
+                if header.base_offset >= from && header.base_offset < at {
+                    self.apply(&header, &bytes);
+                }
+                self.tell(bytes.len());
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells the producer state of a batch found in the log.
+    fn apply(&mut self, header: &BatchHeader, bytes: &Bytes) {
+        if !header.attributes.is_control() {
+            self.producers.apply(header, header.base_offset, wall_clock());
+            return;
+        }
+        let marker = flowstone_batch::records(bytes, &Limits::default())
+            .ok()
+            .and_then(|mut records| records.next()?.ok())
+            .and_then(|record| flowstone_batch::EndTxnMarker::parse(record.value.as_deref()?).ok());
+        if let Some(marker) = marker {
+            self.producers.end_transaction(
+                header,
+                header.base_offset,
+                marker.coordinator_epoch,
+                wall_clock(),
+            );
+        }
+    }
+
+    fn tell(&mut self, bytes: usize) {
+        self.scanned_bytes += bytes as u64;
+        if self.scanned_bytes % (64 << 20) < bytes as u64 && now().since(self.told) > TELL_AFTER {
+            self.told = now();
+            let mebibytes = self.scanned_bytes >> 20;
+            info!(log = %self.found.path.display(), mebibytes, "recovering");
+        }
+    }
+
+    async fn finish(
+        mut self,
+        plan: &recovery::Plan,
+        active: Option<Active>,
+        end: Offset,
+    ) -> Result<(Opened, Writer), StorageError> {
+        let (path, mut start) = (self.found.path, self.found.start);
+        if let Some((why, at)) = self.dropped.why {
+            warn!(
+                log = %path.display(), offset = %at, bytes = self.dropped.bytes,
+                later_segments = self.dropped.segments, why = why.describe(),
+                "the log was cut: nothing from this offset on was acknowledged, or the disk lost it"
+            );
+        }
+        let first = self.sealed.first().map(|segment| segment.base);
+        let first = first.or(active.as_ref().map(|active| active.base));
+        start = start.max(first.unwrap_or(start));
+        let (active, end) = match active {
+            Some(active) if end >= start => (active, end),
+            Some(_) => {
+                warn!(log = %path.display(), %end, %start, "the log ends below its start: begun anew there");
+                self.drop_after(&plan.segments).await?;
+                self.sealed.clear();
+                self.producers = ProducerState::default();
+                (Active::new(start, wall_clock()), start)
+            }
+            None => (Active::new(start, wall_clock()), start),
+        };
+        if plan.segments.iter().all(|segment| !segment.scan) {
+            self.producers_at(plan, end).await?;
+        }
+        self.epochs.truncate_from_end(end);
+        self.epochs.truncate_from_start(start);
+        remove(path, &recovery::stray_snapshots(&plan.snapshots, &plan.segments, end)).await?;
+        let seconds = now().since(self.began).as_secs_f64();
+        if seconds > 1.0 {
+            let mebibytes = self.scanned_bytes >> 20;
+            info!(log = %path.display(), mebibytes, seconds, "recovered");
+        }
+        let writer = Writer {
+            base: active.base,
+            position: active.bytes,
+            allocated: active.bytes,
+            created: active.bytes > 0,
+        };
+        let (epochs, producers) = (self.epochs, self.producers);
+        Ok((Opened { sealed: self.sealed, active, start, end, epochs, producers }, writer))
+    }
+}
+
+/// Removes files of a directory, those that are there.
+pub(crate) async fn remove(path: &Path, names: &[String]) -> Result<(), StorageError> {
+    for name in names {
+        let file = path.join(name);
+        match fs::remove_file(&file).await {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(StorageError::io("remove", &file)(error)),
+        }
+    }
+    if names.is_empty() {
+        return Ok(());
+    }
+    fs::sync_dir(path).await.map_err(StorageError::io("flush", path))
+}

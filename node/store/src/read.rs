@@ -1,0 +1,353 @@
+//! Reading: the tail from memory, older batches from disk, whole and checked before they are served.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use flowstone_log::{
+    Active, CorruptIndex, CutEnd, FileKind, Located, OffsetIndex, Scanner, TimeIndex, Wanted, cut,
+};
+use flowstone_runtime::{Buffer, PAGE_BYTES, fs};
+use flowstone_types::{LeaderEpoch, Offset, Timestamp};
+
+use crate::error::{ReadError, StorageError};
+use crate::log::{Health, Inner, Log, Pending};
+use crate::scan::SegmentScan;
+
+/// Least and most that one read from disk asks for: enough to be worth its cost, and the largest
+/// pooled buffer. A single batch may need more.
+const READ_BYTES_MIN: usize = 64 << 10;
+const READ_BYTES_MAX: usize = 1 << 20;
+
+/// Whole batches, in order; a part may hold many, a batch may span parts.
+#[derive(Clone, Debug, Default)]
+pub struct ReadOut {
+    /// The bytes.
+    pub parts: Vec<Bytes>,
+    /// How many they are.
+    pub bytes: usize,
+}
+
+impl ReadOut {
+    fn of(parts: Vec<Bytes>) -> Self {
+        let bytes = parts.iter().map(Bytes::len).sum();
+        Self { parts, bytes }
+    }
+}
+
+/// The indexes of a sealed segment.
+pub(crate) struct Indexes {
+    pub index: OffsetIndex,
+    pub times: TimeIndex,
+}
+
+/// Where to look on disk.
+struct Place {
+    base: Offset,
+    /// Bytes of the segment that are written.
+    limit: u64,
+    next: Option<Offset>,
+    position: u64,
+}
+
+impl Log {
+    /// Whole batches from the one that holds `from` (or follows it, where compaction left a gap),
+    /// below `below`: at most `bytes_max` bytes, yet at least one batch if `at_least_one`. Nothing
+    /// at the log's end. May return less than there is.
+    pub async fn read(
+        &self,
+        from: Offset,
+        below: Offset,
+        bytes_max: usize,
+        at_least_one: bool,
+    ) -> Result<ReadOut, ReadError> {
+        let wanted = {
+            let state = self.0.state.borrow();
+            if matches!(state.health, Health::Closed) {
+                return Err(ReadError::Closed);
+            }
+            let (start, end) = (state.core.start(), state.readable());
+            if from < start || from > end {
+                return Err(ReadError::OutOfRange { offset: from, start, end });
+            }
+            let wanted = Wanted { from, below: below.min(end), bytes_max, at_least_one };
+            if from >= wanted.below {
+                return Ok(ReadOut::default());
+            }
+            let active = state.core.active();
+            if let Some(parts) = state.tail.read(wanted, active.base, &active.index) {
+                let memory = state.tail.memory();
+                drop(state);
+                self.0.shard.tail_used(self.0.id, memory);
+                return Ok(ReadOut::of(parts));
+            }
+            if from >= state.written {
+                return Ok(ReadOut::of(waiting(&state.pending, wanted)));
+            }
+            // Behind `written`, the disk has nothing yet.
+            Wanted { below: wanted.below.min(state.written), ..wanted }
+        };
+        self.0.read_disk(wanted).await
+    }
+
+    /// The first record at or after `timestamp`: its offset, its timestamp, and the epoch of its
+    /// batch. Looks below `below` only.
+    pub async fn offset_for_timestamp(
+        &self,
+        timestamp: Timestamp,
+        below: Offset,
+    ) -> Result<Option<(Offset, Timestamp, LeaderEpoch)>, ReadError> {
+        let log = &self.0;
+        let mut from = log.state.borrow().core.start();
+        loop {
+            // The first segment that holds such a timestamp, and where in it to start.
+            let (located, start) = {
+                let state = log.state.borrow();
+                (state.core.locate(from), state.core.start())
+            };
+            let times = log.times_of(located).await?;
+            let largest = times.last();
+            if largest.is_none_or(|largest| largest.timestamp < timestamp) {
+                match located.next {
+                    Some(next) => from = next,
+                    None => return Ok(None),
+                }
+                continue;
+            }
+            let mut at = times.floor(timestamp).max(start);
+            while at < below {
+                let found = self.read(at, below, READ_BYTES_MAX, true).await?;
+                if found.bytes == 0 {
+                    return Ok(None);
+                }
+                for part in &found.parts {
+                    match record_at(part, timestamp, start) {
+                        Some(Ok(hit)) => return Ok(Some(hit)),
+                        Some(Err(next)) => at = next,
+                        None => return Err(log.corrupt(located.base, 0, at)),
+                    }
+                }
+            }
+            return Ok(None);
+        }
+    }
+
+    /// The record with the largest timestamp (the first of them): its offset, timestamp and epoch.
+    pub async fn offset_of_max_timestamp(
+        &self,
+        below: Offset,
+    ) -> Result<Option<(Offset, Timestamp, LeaderEpoch)>, ReadError> {
+        let mut from = self.0.state.borrow().core.start();
+        let mut best: Option<flowstone_log::TimestampOffset> = None;
+        loop {
+            let located = self.0.state.borrow().core.locate(from);
+            if let Some(largest) = self.0.times_of(located).await?.last()
+                && best.is_none_or(|best| largest.timestamp > best.timestamp)
+            {
+                best = Some(largest);
+            }
+            match located.next {
+                Some(next) => from = next,
+                None => break,
+            }
+        }
+        match best {
+            Some(best) => self.offset_for_timestamp(best.timestamp, below).await,
+            None => Ok(None),
+        }
+    }
+}
+
+/// Looks through whole batches for the first record at or after `timestamp` and not before `start`:
+/// the record, or the offset after the last batch; `None` where records do not decode.
+fn record_at(
+    batches: &Bytes,
+    timestamp: Timestamp,
+    start: Offset,
+) -> Option<Result<(Offset, Timestamp, LeaderEpoch), Offset>> {
+    let mut next = start;
+    for batch in flowstone_batch::batches(batches) {
+        let (position, header, bytes) = batch.ok()?;
+        next = header.last_offset().plus(1);
+        if header.max_timestamp < timestamp || next <= start || header.attributes.is_control() {
+            continue;
+        }
+        let whole = batches.slice(position..position + bytes.len());
+        for record in flowstone_batch::records(&whole, &flowstone_batch::Limits::default()).ok()? {
+            let record = record.ok()?;
+            if record.timestamp >= timestamp && record.offset >= start {
+                return Some(Ok((record.offset, record.timestamp, header.leader_epoch)));
+            }
+        }
+    }
+    Some(Err(next))
+}
+
+/// Batches that wait for their write: what `memory` mode may serve before it is on disk.
+fn waiting(pending: &std::collections::VecDeque<Pending>, wanted: Wanted) -> Vec<Bytes> {
+    let (mut parts, mut left) = (Vec::new(), wanted.bytes_max);
+    for item in pending {
+        let Pending::Batch(batch) = item else { continue };
+        if batch.last < wanted.from {
+            continue;
+        }
+        let fits = batch.bytes.len() <= left || (parts.is_empty() && wanted.at_least_one);
+        if batch.last >= wanted.below || !fits {
+            break;
+        }
+        let mut stamped = Buffer::with_capacity(batch.bytes.len());
+        stamped.extend_from_slice(&batch.bytes);
+        flowstone_batch::stamp(&mut stamped, batch.base, batch.epoch);
+        left = left.saturating_sub(stamped.len());
+        parts.push(stamped.freeze());
+    }
+    parts
+}
+
+impl Inner {
+    async fn read_disk(self: &Rc<Self>, wanted: Wanted) -> Result<ReadOut, ReadError> {
+        let mut place = self.place(wanted.from).await?;
+        let mut read_bytes = (wanted.bytes_max + PAGE_BYTES).clamp(READ_BYTES_MIN, READ_BYTES_MAX);
+        loop {
+            if place.position >= place.limit {
+                // A gap at the segment's end: what is wanted comes first in the next one.
+                let Some(next) = place.next else { return Ok(ReadOut::default()) };
+                place = self.place(next).await?;
+                continue;
+            }
+            let window = self.window(&place, read_bytes).await?;
+            let found = cut(&window, wanted, true);
+            if !found.range.is_empty() {
+                return Ok(ReadOut::of(vec![window.slice(found.range)]));
+            }
+            let at = place.position + found.range.end as u64;
+            match found.end {
+                CutEnd::Enough => return Ok(ReadOut::default()),
+                CutEnd::Window(bytes) if at == place.limit || at + bytes as u64 <= place.limit => {
+                    place.position = at;
+                    read_bytes = read_bytes.max(bytes + PAGE_BYTES);
+                }
+                CutEnd::Window(_) | CutEnd::NoBatch => {
+                    return Err(self.corrupt(place.base, at, wanted.from));
+                }
+            }
+        }
+    }
+
+    /// Where on disk to start looking for `offset`.
+    async fn place(self: &Rc<Self>, offset: Offset) -> Result<Place, ReadError> {
+        let (Located { base, bytes, next }, known) = {
+            let state = self.state.borrow();
+            let mut located = state.core.locate(offset);
+            if located.base == state.writer.base {
+                located.bytes = state.writer.position;
+            }
+            let known = if located.base == state.core.active().base {
+                Some(state.core.active().index.floor(offset))
+            } else {
+                state.sealing.get(&located.base).map(|sealed| sealed.index.floor(offset))
+            };
+            (located, known)
+        };
+        let position = match known {
+            Some(position) => position,
+            None => self.indexes(base, bytes).await?.index.floor(offset),
+        };
+        Ok(Place { base, limit: bytes, next, position: u64::from(position) })
+    }
+
+    /// Up to `bytes` of a segment from a position on.
+    async fn window(self: &Rc<Self>, place: &Place, bytes: usize) -> Result<Bytes, ReadError> {
+        let file = self.shard.file(self, place.base, false).await?;
+        let page = place.position - place.position % PAGE_BYTES as u64;
+        let skip = (place.position - page) as usize;
+        let wanted = (skip + bytes).min((place.limit - page) as usize);
+        let (result, buffer) = file.read_at(Buffer::with_capacity(wanted), page).await;
+        result.map_err(StorageError::io("read", &self.log_path(place.base)))?;
+        let end = buffer.len().min((place.limit - page) as usize);
+        if end <= skip {
+            return Err(self.corrupt(place.base, place.position, Offset(-1)));
+        }
+        Ok(buffer.freeze().slice(skip..end))
+    }
+
+    /// The indexes of a sealed segment: kept, loaded, or (where the files are damaged) built again.
+    pub async fn indexes(
+        self: &Rc<Self>,
+        base: Offset,
+        bytes: u64,
+    ) -> Result<Rc<Indexes>, ReadError> {
+        if let Some(known) = self.shard.indexes.borrow_mut().get((self.id, base)) {
+            return Ok(known.clone());
+        }
+        let loaded = self.load_indexes(base, bytes).await;
+        let (index, times) = match loaded {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                tracing::warn!(log = %self.path.display(), %base, %error, "index is built again");
+                let found = self.scan_sealed(base, bytes).await?;
+                let (_, index, times) = found.seal(Timestamp::NONE);
+                self.write_file(FileKind::OffsetIndex, base, index.encode()).await?;
+                self.write_file(FileKind::TimeIndex, base, times.encode()).await?;
+                (index, times)
+            }
+        };
+        Ok(self.shard.keep_indexes(self.id, base, index, times))
+    }
+
+    async fn load_indexes(
+        &self,
+        base: Offset,
+        bytes: u64,
+    ) -> Result<(OffsetIndex, TimeIndex), StorageError> {
+        let read = async |kind| {
+            let path = self.file_path(base, kind);
+            fs::read(&path).await.map_err(StorageError::io("read", &path))
+        };
+        let damaged = |kind| {
+            let path = self.file_path(base, kind);
+            |error: CorruptIndex| StorageError::Damaged { path, what: error.to_string() }
+        };
+        let (offsets, times) = (FileKind::OffsetIndex, FileKind::TimeIndex);
+        let index =
+            OffsetIndex::decode(base, &read(offsets).await?, bytes).map_err(damaged(offsets))?;
+        let times = TimeIndex::decode(base, &read(times).await?).map_err(damaged(times))?;
+        Ok((index, times))
+    }
+
+    /// Reads a sealed segment from front to back, for its indexes.
+    async fn scan_sealed(self: &Rc<Self>, base: Offset, bytes: u64) -> Result<Active, ReadError> {
+        let interval = self.state.borrow().core.config().index_interval_bytes;
+        let mut segment = Active::new(base, Timestamp::NONE);
+        let file = self.shard.file(self, base, false).await?;
+        let mut scan =
+            SegmentScan::open(file, self.log_path(base), Scanner::new(base, 0, base, bytes, true));
+        while let Some((header, _)) = scan.next().await? {
+            segment.push(&header, interval);
+        }
+        if segment.bytes < bytes {
+            return Err(self.corrupt(base, segment.bytes, base));
+        }
+        Ok(segment)
+    }
+
+    /// The time index of a located segment, with its largest timestamp as the last entry.
+    async fn times_of(self: &Rc<Self>, located: Located) -> Result<TimeIndex, ReadError> {
+        {
+            let state = self.state.borrow();
+            let active = state.core.active();
+            if located.base == active.base {
+                return Ok(active.clone().seal(Timestamp::NONE).2);
+            }
+            if let Some(sealed) = state.sealing.get(&located.base) {
+                return Ok(sealed.times.clone());
+            }
+        }
+        Ok(self.indexes(located.base, located.bytes).await?.times.clone())
+    }
+
+    pub fn corrupt(&self, base: Offset, position: u64, offset: Offset) -> ReadError {
+        let path = self.log_path(base);
+        tracing::error!(path = %path.display(), position, %offset, "corrupt batch: not served");
+        ReadError::Corrupt { path, position, offset }
+    }
+}

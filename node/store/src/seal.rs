@@ -1,0 +1,97 @@
+//! Stores what belongs to a segment that ended: cut to size, indexes, producer snapshot, epochs.
+//!
+//! The recovery point moves behind the segment only when all of it is on stable storage; until then
+//! a crash has the segment scanned again. Nothing acknowledged depends on it, so what fails here is
+//! tried again with the next tick. One segment of a log at a time, in order.
+
+use std::rc::Rc;
+
+use flowstone_log::{FileKind, Sealed, names};
+use flowstone_runtime::{fs, spawn};
+use flowstone_types::Offset;
+
+use crate::error::StorageError;
+use crate::log::{Health, Inner};
+
+impl Inner {
+    /// Starts to store the segments that the writer has left, unless that is under way.
+    pub fn store_sealed(self: &Rc<Self>) {
+        let mut state = self.state.borrow_mut();
+        if state.storing || state.next_to_store().is_none() {
+            return;
+        }
+        state.storing = true;
+        drop(state);
+        let log = self.clone();
+        spawn(async move {
+            loop {
+                let Some(sealed) = log.state.borrow().next_to_store() else { break };
+                let base = sealed.segment.base;
+                if let Err(error) = log.store_segment(&sealed).await {
+                    let log_dir = log.path.display();
+                    tracing::warn!(log = %log_dir, %base, %error, "a sealed segment is not stored yet");
+                    log.shard.unstored.borrow_mut().push(log.clone());
+                    break;
+                }
+                log.shard.keep_indexes(log.id, base, sealed.index.clone(), sealed.times.clone());
+                log.state.borrow_mut().sealing.remove(&base);
+                log.note();
+                log.shard.checkpoint_due.set(true);
+            }
+            log.state.borrow_mut().storing = false;
+            log.idle.notify_all();
+        });
+    }
+
+    pub async fn store_segment(self: &Rc<Self>, sealed: &Sealed) -> Result<(), StorageError> {
+        let base = sealed.segment.base;
+        self.cut_file(base, sealed.segment.bytes).await?;
+        self.write_file(FileKind::OffsetIndex, base, sealed.index.encode()).await?;
+        self.write_file(FileKind::TimeIndex, base, sealed.times.encode()).await?;
+        self.write_file(FileKind::Snapshot, sealed.next, sealed.snapshot.clone()).await?;
+        match &sealed.epochs {
+            Some(text) => self.write_epochs(text.clone()).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Cuts a segment's file to its batches, durably.
+    pub async fn cut_file(self: &Rc<Self>, base: Offset, bytes: u64) -> Result<(), StorageError> {
+        let path = self.log_path(base);
+        let file = self.shard.file(self, base, false).await?;
+        file.set_len(bytes).await.map_err(StorageError::io("cut", &path))?;
+        file.sync().await.map_err(StorageError::io("flush", &path))
+    }
+
+    /// Replaces one of a segment's small files.
+    pub async fn write_file(
+        &self,
+        kind: FileKind,
+        base: Offset,
+        bytes: Vec<u8>,
+    ) -> Result<(), StorageError> {
+        let path = self.file_path(base, kind);
+        fs::write_atomic(&path, bytes).await.map_err(StorageError::io("write", &path))
+    }
+
+    /// Replaces the leader epoch checkpoint.
+    pub async fn write_epochs(&self, text: String) -> Result<(), StorageError> {
+        let path = self.path.join(names::EPOCHS);
+        let result = fs::write_atomic(&path, text.into_bytes()).await;
+        if result.is_err() {
+            self.state.borrow_mut().core.epochs.mark_dirty();
+        }
+        result.map_err(StorageError::io("write", &path))
+    }
+}
+
+impl crate::log::State {
+    /// The oldest segment that is flushed and not stored.
+    fn next_to_store(&self) -> Option<Rc<Sealed>> {
+        if matches!(self.health, Health::Closed) {
+            return None;
+        }
+        let (base, sealed) = self.sealing.first_key_value()?;
+        (*base < self.writer.base).then(|| sealed.clone())
+    }
+}

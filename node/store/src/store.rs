@@ -1,0 +1,401 @@
+//! The storage of one shard: its open logs, its memory, its files.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+use flowstone_log::{Log as Core, OffsetIndex, Opened, Sealed, TimeIndex, names};
+use flowstone_runtime::local::Semaphore;
+use flowstone_runtime::{File, OpenOptions, fs, random_bytes, random_u64, spawn, wall_clock};
+use flowstone_types::{Offset, Timestamp};
+
+use crate::commit::{CommitStats, Committer};
+use crate::config::{LogSpec, StoreConfig};
+use crate::error::StorageError;
+use crate::gather::gather_bounded;
+use crate::log::{Health, Inner, Log, State, Watcher, Writer};
+use crate::lru::Lru;
+use crate::open;
+use crate::read::Indexes;
+use crate::room::Room;
+
+/// Logs opened or closed at once: enough to keep a disk busy, few enough files and buffers.
+const OPEN_AT_ONCE: usize = 32;
+
+/// The storage of one shard. Clones are the same store.
+#[derive(Clone)]
+pub struct Store(Rc<Shard>);
+
+pub(crate) struct Shard {
+    pub config: StoreConfig,
+    pub committers: Vec<Rc<Committer>>,
+    pub room: Room,
+    pub indexes: RefCell<Lru<(u64, Offset), Rc<Indexes>>>,
+    /// Logs that could not store a sealed segment.
+    pub unstored: RefCell<Vec<Rc<Inner>>>,
+    pub checkpoint_due: Cell<bool>,
+    pub logs: RefCell<HashMap<u64, Log>>,
+    /// Files and directories to be removed, and when.
+    pub retired: RefCell<Vec<(Timestamp, PathBuf)>>,
+    files: RefCell<Lru<(u64, Offset), File>>,
+    tails: RefCell<Lru<u64, ()>>,
+    opening: Semaphore,
+    next_id: Cell<u64>,
+    pub next_retention: Cell<Timestamp>,
+    pub next_checkpoint: Cell<Timestamp>,
+    closed: Cell<bool>,
+}
+
+/// What a store uses and does, for metrics.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Usage {
+    /// Open logs.
+    pub logs: usize,
+    /// Memory of tails, in bytes.
+    pub tail_bytes: usize,
+    /// Memory of sealed segments' indexes, in bytes.
+    pub index_bytes: usize,
+    /// Bytes of batches that are not durable yet.
+    pub waiting_bytes: usize,
+    /// Open segment files.
+    pub files: usize,
+    /// Group commits so far.
+    pub commits: CommitStats,
+}
+
+impl Store {
+    /// The store of this shard.
+    pub fn new(config: StoreConfig) -> Self {
+        let committers: Vec<_> =
+            config.dirs.iter().map(|_| Rc::new(Committer::default())).collect();
+        for committer in &committers {
+            spawn(committer.clone().run());
+        }
+        Self(Rc::new(Shard {
+            committers,
+            room: Room::new(config.waiting_bytes_max),
+            indexes: RefCell::new(Lru::new(config.memory_bytes / 8)),
+            unstored: RefCell::default(),
+            checkpoint_due: Cell::new(false),
+            logs: RefCell::default(),
+            retired: RefCell::default(),
+            files: RefCell::new(Lru::new(config.open_files_max)),
+            tails: RefCell::new(Lru::new(config.memory_bytes / 4 * 3)),
+            opening: Semaphore::new(OPEN_AT_ONCE),
+            next_id: Cell::new(0),
+            next_retention: Cell::new(Timestamp(0)),
+            next_checkpoint: Cell::new(Timestamp(0)),
+            closed: Cell::new(false),
+            config,
+        }))
+    }
+
+    /// Opens a log: makes its directory, or loads or recovers what is there. A directory of another
+    /// topic of this name is put aside. Any number of opens may run at once; a few do.
+    pub async fn open(&self, spec: LogSpec, watcher: Rc<dyn Watcher>) -> Result<Log, StorageError> {
+        let shard = &self.0;
+        let _permit = shard.opening.acquire().await;
+        if shard.closed.get() {
+            return Err(StorageError::Closed);
+        }
+        let LogSpec { topic, id, config, .. } = spec;
+        let known = shard.config.dirs.iter().position(|dir| dir.holds(&topic, id.index));
+        let at = known.unwrap_or_else(|| {
+            let counts = shard.config.dirs.iter().map(crate::dir::LogDir::partition_count);
+            counts.enumerate().min_by_key(|(_, count)| *count).map_or(0, |(at, _)| at)
+        });
+        let dir = &shard.config.dirs[at];
+        let path = dir.path().join(names::partition_dir(&topic, id.index));
+        if shard.logs.borrow().values().any(|log| log.0.path == path) {
+            return Err(StorageError::AlreadyOpen(path));
+        }
+        let mut exists =
+            known.is_some() && fs::exists(&path).await.map_err(StorageError::io("find", &path))?;
+        if exists {
+            match open::partition_topic(&path).await? {
+                Some(found) if found == id.topic => {}
+                None => open::write_partition_metadata(&path, id.topic).await?,
+                Some(found) => {
+                    let unique = u128::from_be_bytes(random_bytes());
+                    let stray = names::retired_dir(&topic, id.index, unique, names::STRAY_DIR);
+                    tracing::warn!(path = %path.display(), %found, wanted = %id.topic, %stray, "put aside");
+                    fs::rename(&path, &dir.path().join(stray))
+                        .await
+                        .map_err(StorageError::io("rename", &path))?;
+                    exists = false;
+                }
+            }
+        }
+        let (opened, writer) = if exists {
+            let (recovery_point, start) = dir.offsets(&topic, id.index);
+            let found = open::Found {
+                path: &path,
+                direct: shard.config.direct_io,
+                clean: dir.was_clean(),
+                recovery_point,
+                start,
+                config: &config,
+            };
+            open::load(&found).await?
+        } else {
+            open::create(dir, &path, &topic, id.index, id.topic).await?;
+            (Opened::empty(wall_clock()), Writer::new(Offset::ZERO))
+        };
+        let core = Core::new(config, random_u64(), opened);
+        let number = shard.next_id.get();
+        shard.next_id.set(number + 1);
+        let log = Log(Rc::new(Inner {
+            id: number,
+            shard: shard.clone(),
+            dir: at,
+            path,
+            topic,
+            partition: id,
+            watcher,
+            state: RefCell::new(State::new(core, writer)),
+            idle: flowstone_runtime::local::Notify::new(),
+        }));
+        log.0.note();
+        shard.logs.borrow_mut().insert(number, log.clone());
+        Ok(log)
+    }
+
+    /// Closes a log and gives its directory up: renamed at once, removed after `file.delete.delay.ms`.
+    pub async fn delete(&self, log: Log) -> Result<(), StorageError> {
+        let (shard, inner) = (&self.0, &log.0);
+        let delay = log.config().file_delete_delay_ms;
+        inner.close().await;
+        shard.logs.borrow_mut().remove(&inner.id);
+        let dir = &shard.config.dirs[inner.dir];
+        dir.forget(&inner.topic, inner.partition.index);
+        let unique = u128::from_be_bytes(random_bytes());
+        let name =
+            names::retired_dir(&inner.topic, inner.partition.index, unique, names::DELETE_DIR);
+        let retired = dir.path().join(name);
+        fs::rename(&inner.path, &retired).await.map_err(StorageError::io("rename", &inner.path))?;
+        fs::sync_dir(dir.path()).await.map_err(StorageError::io("flush", dir.path()))?;
+        shard.checkpoint_due.set(true);
+        shard.retired.borrow_mut().push((Timestamp(wall_clock().0.saturating_add(delay)), retired));
+        Ok(())
+    }
+
+    /// Flushes and closes every log: files cut to size, indexes, producer snapshots and epochs
+    /// stored. After `Ok` on every shard, [`crate::LogDir::close`] may mark the shutdown as clean.
+    pub async fn shutdown(&self) -> Result<(), StorageError> {
+        let shard = &self.0;
+        shard.closed.set(true);
+        let logs: Vec<Log> = shard.logs.borrow().values().cloned().collect();
+        let results =
+            gather_bounded(logs, OPEN_AT_ONCE, |log| async move { log.0.close_cleanly().await })
+                .await;
+        for committer in &shard.committers {
+            committer.stop();
+        }
+        shard.logs.borrow_mut().clear();
+        shard.files.borrow_mut().forget(|_| true);
+        results.into_iter().collect()
+    }
+
+    /// Returns once the shard's bytes that wait to be durable are below their bound: wait for it
+    /// before each produce request is taken up.
+    pub async fn room(&self) {
+        self.0.room.wait().await;
+    }
+
+    /// Whether [`Store::room`] would return at once.
+    pub fn has_room(&self) -> bool {
+        self.0.room.has_room()
+    }
+
+    /// What the store uses and does.
+    pub fn usage(&self) -> Usage {
+        let shard = &self.0;
+        let mut commits = CommitStats::default();
+        for committer in &shard.committers {
+            let one = committer.stats.get();
+            commits.groups += one.groups;
+            commits.logs += one.logs;
+            commits.bytes += one.bytes;
+            commits.flushes += one.flushes;
+            commits.nanos += one.nanos;
+            commits.nanos_max = commits.nanos_max.max(one.nanos_max);
+        }
+        Usage {
+            logs: shard.logs.borrow().len(),
+            tail_bytes: shard.tails.borrow().weight(),
+            index_bytes: shard.indexes.borrow().weight(),
+            waiting_bytes: shard.room.used(),
+            files: shard.files.borrow().weight(),
+            commits,
+        }
+    }
+
+    /// The open logs.
+    pub fn logs(&self) -> Vec<Log> {
+        self.0.logs.borrow().values().cloned().collect()
+    }
+
+    pub(crate) fn shard(&self) -> &Rc<Shard> {
+        &self.0
+    }
+}
+
+impl Shard {
+    /// A segment's file, open for reading and writing; made if `create`.
+    pub async fn file(
+        &self,
+        log: &Inner,
+        base: Offset,
+        create: bool,
+    ) -> Result<File, StorageError> {
+        let key = (log.id, base);
+        if let Some(file) = self.files.borrow_mut().get(key) {
+            return Ok(file.clone());
+        }
+        let path = log.log_path(base);
+        let options = OpenOptions {
+            create,
+            write: true,
+            direct: self.config.direct_io,
+            ..OpenOptions::default()
+        };
+        let file = File::open(&path, options).await.map_err(StorageError::io("open", &path))?;
+        let mut files = self.files.borrow_mut();
+        files.put(key, file.clone(), 1);
+        while files.excess().is_some() {}
+        Ok(file)
+    }
+
+    /// Lets a segment's file go.
+    pub fn forget_file(&self, log: u64, base: Offset) {
+        self.files.borrow_mut().remove((log, base));
+        self.indexes.borrow_mut().remove((log, base));
+    }
+
+    /// Lets everything of a log go.
+    pub fn forget_log(&self, log: u64) {
+        self.files.borrow_mut().forget(|(owner, _)| *owner == log);
+        self.indexes.borrow_mut().forget(|(owner, _)| *owner == log);
+        self.tails.borrow_mut().remove(log);
+    }
+
+    /// Keeps the indexes of a sealed segment while there is memory for them.
+    pub fn keep_indexes(
+        &self,
+        log: u64,
+        base: Offset,
+        index: OffsetIndex,
+        times: TimeIndex,
+    ) -> Rc<Indexes> {
+        let weight = index.memory() + times.memory() + size_of::<Indexes>();
+        let indexes = Rc::new(Indexes { index, times });
+        let mut kept = self.indexes.borrow_mut();
+        kept.put((log, base), indexes.clone(), weight);
+        while kept.excess().is_some() {}
+        indexes
+    }
+
+    /// Notes that a log's tail was used, and lets tails go that were used longest ago while all
+    /// together hold too much. Of the last one, only its oldest runs.
+    pub fn tail_used(&self, log: u64, memory: usize) {
+        let mut tails = self.tails.borrow_mut();
+        tails.put(log, (), memory);
+        while let Some(oldest) = tails.oldest_in_excess() {
+            let Some(Log(inner)) = self.logs.borrow().get(&oldest).cloned() else {
+                tails.remove(oldest);
+                continue;
+            };
+            let mut state = inner.state.borrow_mut();
+            state.tail.drop_oldest();
+            let left = state.tail.memory();
+            drop(state);
+            if left == 0 {
+                tails.remove(oldest);
+            } else {
+                tails.reweigh(oldest, left);
+            }
+        }
+    }
+}
+
+impl Inner {
+    /// Takes no more, and returns once nothing of this log is under way.
+    async fn close(&self) {
+        {
+            let mut state = self.state.borrow_mut();
+            let waiting = std::mem::take(&mut state.room_waiting);
+            state.health = Health::Closed;
+            state.pending.clear();
+            state.stuck = None;
+            self.shard.room.give(waiting);
+        }
+        self.quiet(|state| !state.busy && !state.storing).await;
+        self.shard.forget_log(self.id);
+        self.state.borrow_mut().tail = crate::tail::Tail::default();
+    }
+
+    /// Returns once `reached`.
+    pub async fn quiet(&self, reached: impl Fn(&State) -> bool) {
+        loop {
+            let changed = self.idle.notified();
+            if reached(&self.state.borrow()) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Writes and flushes what waits, stores all that a clean shutdown stores, and closes.
+    async fn close_cleanly(self: Rc<Self>) -> Result<(), StorageError> {
+        self.quiet(|state| {
+            let done =
+                state.pending.is_empty() && state.sealing.is_empty() && state.stuck.is_none();
+            let online = matches!(state.health, Health::Online);
+            !state.busy && !state.storing && (done || !online)
+        })
+        .await;
+        let result = match self.state.borrow().health {
+            Health::Online => Ok(()),
+            Health::Full => Err(StorageError::DiskFull(self.path.clone())),
+            Health::Failed(ref error) => Err(error.clone()),
+            Health::Closed => return Ok(()),
+        };
+        let result = match result {
+            Ok(()) => self.store_active().await,
+            Err(error) => Err(error),
+        };
+        self.note();
+        self.close().await;
+        result
+    }
+
+    /// Stores the active segment as if it were sealed.
+    async fn store_active(self: &Rc<Self>) -> Result<(), StorageError> {
+        let (sealed, end, unflushed) = {
+            let mut state = self.state.borrow_mut();
+            if !state.touched {
+                return Ok(()); // As it was opened: stored by the last shutdown, or never written.
+            }
+            let end = state.core.end();
+            let (segment, index, times) = state.core.active().clone().seal(wall_clock());
+            let (snapshot, epochs) =
+                (state.core.producers.snapshot(), state.core.epochs.take_dirty());
+            (
+                Sealed { segment, index, times, next: end, snapshot, epochs },
+                end,
+                state.flushed < end,
+            )
+        };
+        if sealed.segment.bytes > 0 {
+            if unflushed {
+                self.clone().flush().await?;
+            }
+            self.store_segment(&sealed).await?;
+        }
+        let mut state = self.state.borrow_mut();
+        state.flushed = end;
+        state.writer.base = end; // The recovery point: all is stored.
+        Ok(())
+    }
+}
