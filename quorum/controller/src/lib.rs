@@ -1,1 +1,95 @@
 //! What the controller decides: topics, partitions, placement, configs, producer ids.
+//!
+//! Each decision is a function of the image and a request. It returns the records that carry it out
+//! and what to answer once they are committed; it changes nothing itself. A record takes the version
+//! that the metadata.version fixes when it is written.
+//!
+//! Pure: time is not asked for, and randomness comes in as [`Random`].
+
+#![no_std]
+
+extern crate alloc;
+
+mod brokers;
+mod configs;
+mod error;
+mod ids;
+mod partitions;
+mod placement;
+mod topics;
+
+pub use brokers::{
+    BrokerRegistration, ControllerRegistration, activate, register_broker, register_controller,
+    unfence_broker,
+};
+pub use configs::{
+    ConfigChange, ConfigOp, ConfigRules, NewConfigs, alter_configs, replace_configs,
+};
+pub use error::{ApiError, ErrorKind};
+pub use ids::{PRODUCER_ID_BLOCK_LEN, allocate_producer_ids};
+pub use partitions::{NewPartitions, create_partitions};
+pub use placement::{UsableBroker, place};
+pub use topics::{
+    CreatedTopic, DeletedTopic, INTERNAL_TOPICS, NewTopic, TopicChoice, TopicDefaults,
+    create_topics, delete_topics,
+};
+
+use alloc::collections::BTreeSet;
+use alloc::vec::Vec;
+use flowstone_metadata::MetadataRecord;
+use flowstone_types::Uuid;
+
+/// What was decided.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Decision<R> {
+    /// The records that carry it out.
+    pub records: Vec<MetadataRecord>,
+    /// Whether they take effect together: one batch, and so at most
+    /// [`RECORDS_MAX`](flowstone_metadata::log::BATCH_RECORDS_MAX) of them.
+    pub atomic: bool,
+    /// What to answer once they are committed.
+    pub response: R,
+}
+
+impl<R> Decision<R> {
+    const fn atomic(records: Vec<MetadataRecord>, response: R) -> Self {
+        Self { records, atomic: true, response }
+    }
+}
+
+/// What stands in `items` more than once.
+fn repeated<T: Ord>(items: impl IntoIterator<Item = T>) -> BTreeSet<T> {
+    let (mut seen, mut repeated) = (BTreeSet::new(), BTreeSet::new());
+    for item in items {
+        if let Some(again) = seen.replace(item) {
+            repeated.insert(again);
+        }
+    }
+    repeated
+}
+
+/// Randomness, drawn outside: any 64 bits at a call.
+pub struct Random<'a>(pub &'a mut dyn FnMut() -> u64);
+
+impl Random<'_> {
+    /// A number below `bound`, evenly enough for placement.
+    fn below(&mut self, bound: usize) -> usize {
+        assert!(bound > 0, "there is no number below zero");
+        ((self.0)() % bound as u64) as usize
+    }
+
+    fn shuffle<T>(&mut self, items: &mut [T]) {
+        for last in (1..items.len()).rev() {
+            items.swap(last, self.below(last + 1));
+        }
+    }
+
+    fn id(&mut self) -> Uuid {
+        const DRAWS_MAX: usize = 1000; // One in 64 is refused for its leading dash.
+        let mut draw = || {
+            let bits = (u128::from((self.0)()) << 64) | u128::from((self.0)());
+            Uuid::from_random(bits.to_be_bytes())
+        };
+        (0..DRAWS_MAX).find_map(|_| draw()).expect("the source of randomness is stuck")
+    }
+}

@@ -1,6 +1,6 @@
 //! Snapshots: their names, and the frame of their files.
 //!
-//! A file is control batch [header, `kraft.version`, voters], data batches, control batch [footer],
+//! A file is control batch (header, `kraft.version`, voters), data batches, control batch (footer),
 //! with offsets from 0 and the snapshot's epoch throughout (reference section 2.3). What is in the data
 //! batches is the state machine's business.
 

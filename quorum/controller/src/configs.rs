@@ -1,0 +1,361 @@
+//! Changing configs (reference section 7.2): of topics, brokers, all brokers, groups, and subscriptions
+//! to client metrics.
+//!
+//! A resource's changes take effect together or not at all; resources are answered one by one.
+
+use crate::error::{ApiError, ErrorKind};
+use crate::partitions::check_fits;
+use crate::topics::INTERNAL_TOPICS;
+use crate::{Decision, repeated};
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use flowstone_metadata::features::ELR_VERSION;
+use flowstone_metadata::records::{ClearElrRecord, ConfigRecord};
+use flowstone_metadata::{ConfigResource, Image, MetadataRecord, ResourceKind};
+use flowstone_types::{NodeId, valid_topic_name};
+
+/// What is known of config keys: the table that `flowstone-config` keeps.
+pub trait ConfigRules {
+    /// Checks the configs that a resource is to have, all of them; says what is wrong.
+    fn check(
+        &self,
+        resource: &ConfigResource,
+        configs: &BTreeMap<String, String>,
+    ) -> Result<(), String>;
+
+    /// Whether the key's value is a list: only to lists values can be appended.
+    fn is_list(&self, kind: ResourceKind, key: &str) -> bool;
+
+    /// The key's default, to which values are appended where none is set.
+    fn default_of(&self, kind: ResourceKind, key: &str) -> Option<String>;
+}
+
+/// What is done to a config.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ConfigOp {
+    /// It is set.
+    Set,
+    /// It goes back to its default.
+    Delete,
+    /// Values are appended to its list.
+    Append,
+    /// Values are taken out of its list.
+    Subtract,
+}
+
+/// One change.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ConfigChange {
+    /// The key.
+    pub key: String,
+    /// What is done.
+    pub op: ConfigOp,
+    /// The value; means nothing to [`ConfigOp::Delete`].
+    pub value: Option<String>,
+}
+
+/// All configs that a resource is to have; a null value is refused.
+pub type NewConfigs = Vec<(String, Option<String>)>;
+
+type Answers = Vec<(ConfigResource, Result<(), ApiError>)>;
+
+/// Longest value that Kafka stores.
+const VALUE_BYTES_MAX: usize = i16::MAX as usize;
+
+const MIN_ISR: &str = "min.insync.replicas";
+
+/// Applies changes (IncrementalAlterConfigs).
+pub fn alter_configs(
+    image: &Image,
+    requests: &[(ConfigResource, Vec<ConfigChange>)],
+    validate_only: bool,
+    rules: &dyn ConfigRules,
+) -> Decision<Answers> {
+    alter(image, requests, validate_only, rules, |resource, changes| {
+        check_changes(
+            changes.iter().map(|c| (&c.key, c.op != ConfigOp::Delete && c.value.is_none())),
+        )?;
+        changes
+            .iter()
+            .map(|change| Ok((change.key.clone(), changed(image, resource, change, rules)?)))
+            .collect()
+    })
+}
+
+/// Puts these configs in place of all that a resource has (AlterConfigs, deprecated by KIP-339).
+pub fn replace_configs(
+    image: &Image,
+    requests: &[(ConfigResource, NewConfigs)],
+    validate_only: bool,
+    rules: &dyn ConfigRules,
+) -> Decision<Answers> {
+    alter(image, requests, validate_only, rules, |resource, configs| {
+        check_changes(configs.iter().map(|(key, value)| (key, value.is_none())))?;
+        let mut after: BTreeMap<String, Option<String>> = configs.iter().cloned().collect();
+        for key in image.configs.get(resource).iter().flat_map(|configs| configs.keys()) {
+            after.entry(key.clone()).or_insert(None);
+        }
+        Ok(after)
+    })
+}
+
+/// What both have in common; `wish` gives the new value of each key that a request touches.
+fn alter<C>(
+    image: &Image,
+    requests: &[(ConfigResource, C)],
+    validate_only: bool,
+    rules: &dyn ConfigRules,
+    wish: impl Fn(&ConfigResource, &C) -> Result<BTreeMap<String, Option<String>>, ApiError>,
+) -> Decision<Answers> {
+    let mut records = Vec::new();
+    let mut answers = Vec::with_capacity(requests.len());
+    let twice = repeated(requests.iter().map(|(resource, _)| resource));
+    for (resource, changes) in requests {
+        let answer = if twice.contains(resource) {
+            Err(ApiError::new(ErrorKind::InvalidRequest, "Each resource must appear at most once."))
+        } else {
+            wish(resource, changes)
+                .and_then(|wish| alter_one(image, resource, wish, rules, &mut records))
+        };
+        answers.push((resource.clone(), answer));
+    }
+    clear_elr(image, &mut records);
+    if let Err(too_large) = check_fits(records.len()) {
+        records.clear();
+        for (_, answer) in answers.iter_mut().filter(|(_, answer)| answer.is_ok()) {
+            *answer = Err(too_large.clone());
+        }
+    }
+    if validate_only {
+        records.clear();
+    }
+    Decision::atomic(records, answers)
+}
+
+fn check_changes<'a>(changes: impl Iterator<Item = (&'a String, bool)>) -> Result<(), ApiError> {
+    let invalid = |message: String| Err(ApiError::new(ErrorKind::InvalidRequest, message));
+    let (mut keys, mut null) = (BTreeSet::new(), Vec::new());
+    for (key, is_null) in changes {
+        if !keys.insert(key) {
+            return invalid("Error due to duplicate config keys".into());
+        }
+        if is_null {
+            null.push(key.as_str());
+        }
+    }
+    if null.is_empty() {
+        return Ok(());
+    }
+    invalid(format!("Null value not supported for : {}", null.join(", ")))
+}
+
+/// The value that a change leads to; `None` for the default.
+fn changed(
+    image: &Image,
+    resource: &ConfigResource,
+    change: &ConfigChange,
+    rules: &dyn ConfigRules,
+) -> Result<Option<String>, ApiError> {
+    let ConfigChange { key, op, value } = change;
+    let value = value.as_deref().unwrap_or_default();
+    let verb = match op {
+        ConfigOp::Set => return Ok(Some(value.to_string())),
+        ConfigOp::Delete => return Ok(None),
+        ConfigOp::Append => "APPEND",
+        ConfigOp::Subtract => "SUBTRACT",
+    };
+    if !rules.is_list(resource.kind, key) {
+        let message = format!("Can't {verb} to key {key} because its type is not LIST.");
+        return Err(ApiError::new(ErrorKind::InvalidConfig, message));
+    }
+    let set = image.config(resource, key).map(ToString::to_string);
+    let before = set.or_else(|| rules.default_of(resource.kind, key)).unwrap_or_default();
+    let mut parts: Vec<&str> = before.split(',').filter(|part| !part.is_empty()).collect();
+    for part in value.split(',') {
+        let at = parts.iter().position(|known| *known == part);
+        match (op, at) {
+            (ConfigOp::Append, None) => parts.push(part),
+            (ConfigOp::Subtract, Some(at)) => {
+                parts.remove(at);
+            }
+            _ => {}
+        }
+    }
+    Ok(Some(parts.join(",")))
+}
+
+/// Appends the records of one resource, all or none.
+fn alter_one(
+    image: &Image,
+    resource: &ConfigResource,
+    wish: BTreeMap<String, Option<String>>,
+    rules: &dyn ConfigRules,
+    records: &mut Vec<MetadataRecord>,
+) -> Result<(), ApiError> {
+    check_resource(image, resource)?;
+    let before = image.configs.get(resource).map(|configs| &**configs);
+    let mut after = before.cloned().unwrap_or_default();
+    let mut changes = Vec::new();
+    for (key, value) in wish {
+        let same = before.and_then(|configs| configs.get(&key)) == value.as_ref();
+        check_min_isr(image, resource, &key, value.as_deref())?;
+        match &value {
+            Some(value) => after.insert(key.clone(), value.clone()),
+            None => after.remove(&key),
+        };
+        // KAFKA-14136: brokers are told even what stays, to load anew what it points to.
+        if !same || resource.kind == ResourceKind::Broker {
+            let record = ConfigRecord {
+                resource_type: resource.kind.number(),
+                resource_name: resource.name.clone(),
+                name: key,
+                value,
+                ..ConfigRecord::default()
+            };
+            changes.push(record.into());
+        }
+    }
+    match resource.kind {
+        ResourceKind::Topic => check_topic_configs(&resource.name, &after, rules)?,
+        ResourceKind::Broker => {
+            check_sizes(&after)?;
+            check_compaction("log.cleanup.policy", &after)?;
+            // KAFKA-13609: what brokers refuse is an invalid request, and stays so for compatibility.
+            let checked = rules.check(resource, &after);
+            checked.map_err(|what| ApiError::new(ErrorKind::InvalidRequest, what))?;
+        }
+        ResourceKind::Group | ResourceKind::ClientMetrics => {
+            check_sizes(&after)?;
+            let checked = rules.check(resource, &after);
+            checked.map_err(|what| ApiError::new(ErrorKind::InvalidConfig, what))?;
+        }
+    }
+    records.append(&mut changes);
+    Ok(())
+}
+
+/// Whether the resource may have configs at all. Groups and subscriptions need not exist yet.
+fn check_resource(image: &Image, resource: &ConfigResource) -> Result<(), ApiError> {
+    let invalid = |message: &str| Err(ApiError::new(ErrorKind::InvalidRequest, message));
+    let name = resource.name.as_str();
+    match resource.kind {
+        ResourceKind::Topic if name.is_empty() => {
+            invalid("Default topic resources are not allowed.")
+        }
+        ResourceKind::Topic if !valid_topic_name(name) => Err(ErrorKind::InvalidTopic.into()),
+        ResourceKind::Topic if image.topics.named(name).is_none() => {
+            let message = format!("The topic '{name}' does not exist.");
+            Err(ApiError::new(ErrorKind::UnknownTopicOrPartition, message))
+        }
+        ResourceKind::Group if name.is_empty() => {
+            invalid("Default group resources are not allowed.")
+        }
+        ResourceKind::ClientMetrics if name.is_empty() => {
+            invalid("Subscription name can't be empty")
+        }
+        ResourceKind::Broker if !name.is_empty() => match name.parse() {
+            Err(_) => invalid("Unable to parse broker name as a base 10 number."),
+            Ok(id) if id < 0 => invalid("Invalid negative broker ID."),
+            Ok(id) if image.brokers.contains_key(&NodeId(id)) => Ok(()),
+            Ok(id) => {
+                let message = format!("No node with id {id} found.");
+                Err(ApiError::new(ErrorKind::BrokerIdNotRegistered, message))
+            }
+        },
+        ResourceKind::Topic
+        | ResourceKind::Broker
+        | ResourceKind::Group
+        | ResourceKind::ClientMetrics => Ok(()),
+    }
+}
+
+/// What a topic's configs must be, when it is created and when they change.
+pub(crate) fn check_topic_configs(
+    name: &str,
+    configs: &BTreeMap<String, String>,
+    rules: &dyn ConfigRules,
+) -> Result<(), ApiError> {
+    check_sizes(configs)?;
+    let resource = ConfigResource::topic(name);
+    let checked = rules.check(&resource, configs);
+    checked.map_err(|what| ApiError::new(ErrorKind::InvalidConfig, what))?;
+    if INTERNAL_TOPICS.contains(&name) {
+        return Ok(()); // They carry Kafka's policy, compact, from the first day.
+    }
+    check_compaction("cleanup.policy", configs)
+}
+
+/// A topic that asks for compaction would grow for ever: it is refused until there is compaction.
+fn check_compaction(key: &str, configs: &BTreeMap<String, String>) -> Result<(), ApiError> {
+    let policy = configs.get(key).map_or("", String::as_str);
+    if policy.split(',').any(|part| part.trim() == "compact") {
+        let message = format!(
+            "Invalid value {policy} for configuration {key}: this release of Flowstone has no log compaction; \
+             only delete is supported."
+        );
+        return Err(ApiError::new(ErrorKind::InvalidConfig, message));
+    }
+    Ok(())
+}
+
+fn check_sizes(configs: &BTreeMap<String, String>) -> Result<(), ApiError> {
+    if configs.values().any(|value| value.len() > VALUE_BYTES_MAX) {
+        let message = format!(
+            "The configuration value cannot be added because it exceeds the maximum value size of {VALUE_BYTES_MAX} bytes."
+        );
+        return Err(ApiError::new(ErrorKind::InvalidConfig, message));
+    }
+    Ok(())
+}
+
+/// KIP-966, reference section 4: with eligible leader replicas on, the controller must know the one
+/// `min.insync.replicas` of the cluster.
+fn check_min_isr(
+    image: &Image,
+    resource: &ConfigResource,
+    key: &str,
+    value: Option<&str>,
+) -> Result<(), ApiError> {
+    if key != MIN_ISR || resource.kind != ResourceKind::Broker || image.feature(ELR_VERSION) == 0 {
+        return Ok(());
+    }
+    let refuse = |message: &str| Err(ApiError::new(ErrorKind::InvalidConfig, message));
+    match value {
+        _ if !resource.name.is_empty() => {
+            refuse("Broker-level min.insync.replicas cannot be altered while ELR is enabled.")
+        }
+        None => refuse("Cluster-level min.insync.replicas cannot be removed while ELR is enabled."),
+        Some(_) => Ok(()),
+    }
+}
+
+/// KIP-966: who was eligible under another `min.insync.replicas` may lack what was committed.
+fn clear_elr(image: &Image, records: &mut Vec<MetadataRecord>) {
+    if image.feature(ELR_VERSION) == 0 {
+        return;
+    }
+    let (mut all, mut topics) = (false, BTreeSet::new());
+    for record in &*records {
+        if let MetadataRecord::ConfigRecord(record) = record
+            && record.name == MIN_ISR
+        {
+            match ResourceKind::from_number(record.resource_type) {
+                Some(ResourceKind::Topic) => {
+                    topics.insert(record.resource_name.clone());
+                }
+                Some(ResourceKind::Broker) => all = true,
+                Some(ResourceKind::Group | ResourceKind::ClientMetrics) | None => {}
+            }
+        }
+    }
+    if all {
+        topics = BTreeSet::from([String::new()]); // The empty name stands for every topic.
+    }
+    records.extend(
+        topics
+            .into_iter()
+            .map(|topic_name| ClearElrRecord { topic_name, ..ClearElrRecord::default() }.into()),
+    );
+}

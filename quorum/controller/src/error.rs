@@ -1,0 +1,81 @@
+//! Why the controller refuses: Kafka's codes as a type. `node/wire` turns kinds to numbers.
+
+use alloc::string::{String, ToString};
+use core::fmt;
+
+/// A refusal, with the sentence that the client shows to its user.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub struct ApiError {
+    /// Kafka's error.
+    pub kind: ErrorKind,
+    /// What is wrong.
+    pub message: String,
+}
+
+impl ApiError {
+    pub(crate) fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+}
+
+impl From<ErrorKind> for ApiError {
+    fn from(kind: ErrorKind) -> Self {
+        Self { kind, message: kind.to_string() }
+    }
+}
+
+impl fmt::Display for ApiError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+/// Kafka's errors that the controller answers with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ErrorKind {
+    /// INVALID_REQUEST (42).
+    #[error("The request is malformed.")]
+    InvalidRequest,
+    /// INVALID_TOPIC_EXCEPTION (17).
+    #[error("The topic name is invalid.")]
+    InvalidTopic,
+    /// TOPIC_ALREADY_EXISTS (36).
+    #[error("A topic with this name already exists.")]
+    TopicAlreadyExists,
+    /// UNKNOWN_TOPIC_OR_PARTITION (3).
+    #[error("This server does not host this topic-partition.")]
+    UnknownTopicOrPartition,
+    /// UNKNOWN_TOPIC_ID (100).
+    #[error("This server does not host this topic ID.")]
+    UnknownTopicId,
+    /// INVALID_PARTITIONS (37).
+    #[error("The number of partitions is invalid.")]
+    InvalidPartitions,
+    /// INVALID_REPLICATION_FACTOR (38).
+    #[error("The replication factor is invalid.")]
+    InvalidReplicationFactor,
+    /// INVALID_REPLICA_ASSIGNMENT (39).
+    #[error("The replica assignment is invalid.")]
+    InvalidReplicaAssignment,
+    /// INVALID_CONFIG (40).
+    #[error("The configuration is invalid.")]
+    InvalidConfig,
+    /// POLICY_VIOLATION (44).
+    #[error("The request violates a policy.")]
+    PolicyViolation,
+    /// STALE_BROKER_EPOCH (77).
+    #[error("The broker epoch is stale.")]
+    StaleBrokerEpoch,
+    /// BROKER_ID_NOT_REGISTERED (102).
+    #[error("The broker is not registered.")]
+    BrokerIdNotRegistered,
+    /// INVALID_REGISTRATION (119).
+    #[error("The registration is invalid.")]
+    InvalidRegistration,
+    /// UNSUPPORTED_VERSION (35).
+    #[error("The version is not supported.")]
+    UnsupportedVersion,
+    /// UNKNOWN_SERVER_ERROR (-1).
+    #[error("The server could not carry out the request.")]
+    UnknownServer,
+}

@@ -1,0 +1,197 @@
+//! Config changes: each rule of reference section 7.2 once.
+
+use crate::common::{Rules, after, apply, cluster};
+use flowstone_controller::ErrorKind::{self, *};
+use flowstone_controller::{
+    ApiError, ConfigChange, ConfigOp, Decision, alter_configs, replace_configs,
+};
+use flowstone_metadata::features::ELR_VERSION;
+use flowstone_metadata::records::{FeatureLevelRecord, TopicRecord};
+use flowstone_metadata::{ConfigResource, Image, MetadataRecord, ResourceKind};
+use flowstone_types::{NodeId, Uuid};
+
+fn image() -> Image {
+    let mut image = cluster(&[1]);
+    apply(
+        &mut image,
+        [TopicRecord { name: "t".into(), topic_id: Uuid(500), ..Default::default() }.into()],
+    );
+    image
+}
+
+fn t() -> ConfigResource {
+    ConfigResource::topic("t")
+}
+
+fn change(op: ConfigOp, key: &str, value: &str) -> ConfigChange {
+    ConfigChange { key: key.into(), op, value: Some(value.into()) }
+}
+
+fn set(key: &str, value: &str) -> ConfigChange {
+    change(ConfigOp::Set, key, value)
+}
+
+type Answer = Decision<Vec<(ConfigResource, Result<(), ApiError>)>>;
+
+fn alter(image: &Image, resource: ConfigResource, changes: &[ConfigChange]) -> Answer {
+    alter_configs(image, &[(resource, changes.to_vec())], false, &Rules)
+}
+
+fn refused(resource: ConfigResource, changes: &[ConfigChange], kind: ErrorKind, message: &str) {
+    let decision = alter(&image(), resource, changes);
+    assert_eq!(decision.records, []);
+    let error = decision.response[0].1.clone().unwrap_err();
+    assert_eq!(error.kind, kind, "{error}");
+    assert!(error.message.contains(message), "{error}");
+}
+
+#[test]
+fn set_delete_append_subtract() {
+    let value = |changes: &[ConfigChange], key| {
+        let mut now = image();
+        for change in changes {
+            let decision = alter(&now, t(), std::slice::from_ref(change));
+            decision.response[0].1.clone().unwrap();
+            now = after(&now, &decision);
+        }
+        now.config(&t(), key).map(ToString::to_string)
+    };
+    let append = |value| change(ConfigOp::Append, "good.list", value);
+    let subtract = |value| change(ConfigOp::Subtract, "good.list", value);
+    assert_eq!(value(&[set("good", "1")], "good").as_deref(), Some("1"));
+    let delete = ConfigChange { key: "good".into(), op: ConfigOp::Delete, value: None };
+    assert_eq!(value(&[set("good", "1"), delete], "good"), None);
+    assert_eq!(
+        value(&[append("a,b"), append("b,c")], "good.list").as_deref(),
+        Some("a,b,c"),
+        "once each"
+    );
+    assert_eq!(value(&[append("a,b,c"), subtract("b,x")], "good.list").as_deref(), Some("a,c"));
+    let from_default = change(ConfigOp::Subtract, "cleanup.policy", "delete");
+    assert_eq!(
+        value(&[from_default], "cleanup.policy").as_deref(),
+        Some(""),
+        "may be empty in 4.x"
+    );
+}
+
+#[test]
+fn only_lists_grow() {
+    let message = "Can't APPEND to key good because its type is not LIST.";
+    refused(t(), &[change(ConfigOp::Append, "good", "1")], InvalidConfig, message);
+    refused(t(), &[change(ConfigOp::Subtract, "good", "1")], InvalidConfig, "Can't SUBTRACT");
+}
+
+#[test]
+fn malformed_requests_are_refused() {
+    refused(t(), &[set("good", "1"), set("good", "2")], InvalidRequest, "duplicate config keys");
+    let null = ConfigChange { key: "good".into(), op: ConfigOp::Set, value: None };
+    refused(t(), &[null], InvalidRequest, "Null value not supported for : good");
+    let twice = [(t(), vec![set("good", "1")]), (t(), vec![set("good2", "1")])];
+    let decision = alter_configs(&image(), &twice, false, &Rules);
+    assert!(decision.records.is_empty() && decision.response.iter().all(|(_, r)| r.is_err()));
+}
+
+#[test]
+fn resources_must_be_right() {
+    let named = |kind, name: &str| ConfigResource { kind, name: name.into() };
+    let check = |resource, kind, message| refused(resource, &[set("good", "1")], kind, message);
+    check(ConfigResource::topic(""), InvalidRequest, "Default topic");
+    check(ConfigResource::topic("a b"), InvalidTopic, "");
+    check(ConfigResource::topic("x"), UnknownTopicOrPartition, "The topic 'x' does not exist.");
+    check(named(ResourceKind::Group, ""), InvalidRequest, "Default group");
+    check(named(ResourceKind::ClientMetrics, ""), InvalidRequest, "Subscription");
+    check(named(ResourceKind::Broker, "one"), InvalidRequest, "base 10");
+    check(named(ResourceKind::Broker, "-3"), InvalidRequest, "negative");
+    check(ConfigResource::broker(NodeId(7)), BrokerIdNotRegistered, "No node with id 7 found.");
+    for fine in [
+        named(ResourceKind::Group, "new"),
+        ConfigResource::all_brokers(),
+        ConfigResource::broker(NodeId(1)),
+    ] {
+        assert_eq!(alter(&image(), fine, &[set("good", "1")]).response[0].1, Ok(()));
+    }
+}
+
+/// A resource's changes take effect together or not at all; KAFKA-13609 for the broker's code.
+#[test]
+fn bad_values_are_refused() {
+    refused(
+        t(),
+        &[set("good", "1"), set("bad", "1")],
+        InvalidConfig,
+        "Unknown topic config name: bad",
+    );
+    refused(ConfigResource::all_brokers(), &[set("bad", "1")], InvalidRequest, "bad");
+    refused(t(), &[set("good", &"x".repeat(32_768))], InvalidConfig, "32767");
+    refused(t(), &[set("cleanup.policy", "compact")], InvalidConfig, "no log compaction");
+    refused(
+        t(),
+        &[change(ConfigOp::Append, "cleanup.policy", "compact")],
+        InvalidConfig,
+        "no log compaction",
+    );
+    refused(
+        ConfigResource::all_brokers(),
+        &[set("log.cleanup.policy", "compact")],
+        InvalidConfig,
+        "no log compaction",
+    );
+}
+
+/// KAFKA-14136: brokers are told even what stays.
+#[test]
+fn unchanged_values_are_written_for_brokers_only() {
+    let count = |resource: ConfigResource| {
+        let image = image();
+        let once = after(&image, &alter(&image, resource.clone(), &[set("good", "1")]));
+        alter(&once, resource, &[set("good", "1")]).records.len()
+    };
+    assert_eq!((count(t()), count(ConfigResource::all_brokers())), (0, 1));
+}
+
+#[test]
+fn replacing_takes_away_what_is_not_named() {
+    let image = image();
+    let image = after(&image, &alter(&image, t(), &[set("good.a", "1"), set("good.b", "2")]));
+    let replace = |configs: &[(&str, Option<&str>)]| {
+        let configs = configs.iter().map(|(k, v)| ((*k).into(), v.map(Into::into))).collect();
+        replace_configs(&image, &[(t(), configs)], false, &Rules)
+    };
+    let now = after(&image, &replace(&[("good.b", Some("2")), ("good.c", Some("3"))]));
+    let told: Vec<_> = now.configs[&t()].iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    assert_eq!(told, [("good.b", "2"), ("good.c", "3")]);
+    assert_eq!(after(&image, &replace(&[])).configs.get(&t()), None);
+    assert!(replace(&[("good", None)]).response[0].1.is_err());
+}
+
+#[test]
+fn validate_only_writes_nothing() {
+    let decision = alter_configs(&image(), &[(t(), vec![set("good", "1")])], true, &Rules);
+    assert!(decision.response[0].1.is_ok() && decision.records.is_empty());
+}
+
+/// KIP-966, reference section 4.
+#[test]
+fn min_insync_replicas_and_eligible_leader_replicas() {
+    let key = "min.insync.replicas";
+    let delete = ConfigChange { key: key.into(), op: ConfigOp::Delete, value: None };
+    let broker = ConfigResource::broker(NodeId(1));
+    refused(broker.clone(), &[set(key, "2")], InvalidConfig, "Broker-level");
+    refused(ConfigResource::all_brokers(), &[delete], InvalidConfig, "cannot be removed");
+    let cleared = |image: &Image, resource| {
+        alter(image, resource, &[set(key, "2")]).records.into_iter().find_map(|record| match record
+        {
+            MetadataRecord::ClearElrRecord(record) => Some(record.topic_name),
+            _ => None,
+        })
+    };
+    assert_eq!(cleared(&image(), ConfigResource::all_brokers()).as_deref(), Some(""));
+    assert_eq!(cleared(&image(), t()).as_deref(), Some("t"));
+    let mut without = image();
+    let off =
+        FeatureLevelRecord { name: ELR_VERSION.into(), feature_level: 0, ..Default::default() };
+    apply(&mut without, [off.into()]);
+    assert_eq!(alter(&without, broker, &[set(key, "2")]).response[0].1, Ok(()));
+    assert_eq!(cleared(&without, t()), None);
+}

@@ -1,0 +1,6 @@
+//! The controller's rules, each in a short test that names where it comes from.
+
+mod brokers;
+mod common;
+mod configs;
+mod topics;
