@@ -1,7 +1,7 @@
 //! How offsets and groups end by themselves (KIP-211).
 
 use crate::harness::{Coordinator, GROUP, commit, commit_by, join};
-use flowstone_coordinators::{CLEANUP_RECORDS_MAX, Commit, Config, OffsetCommit, Refusal};
+use flowstone_coordinators::{CLEANUP_RECORDS_MAX, Commit, Config, Input, OffsetCommit, Refusal};
 
 const DAY: u64 = 24 * 60 * 60 * 1_000;
 const CHECK: u64 = 600_000;
@@ -139,16 +139,24 @@ fn the_clean_up_goes_in_steps() {
 /// A log that takes nothing is not asked again and again.
 #[test]
 fn a_refused_clean_up_is_tried_after_the_interval() {
-    let mut c = Coordinator::new();
-    c.commit(commit(GROUP, "t", 1));
-    c.prompt = false;
-    c.pass(7 * DAY);
-    c.refuse(Refusal::Unavailable);
-    assert_eq!(c.state(), "Empty");
-    assert_eq!(c.offset(GROUP, "t"), 1, "as before");
-    c.pass(CHECK - 1);
-    assert_eq!(c.writes_under_way(), 0);
-    c.pass(1);
-    c.flush();
-    assert_eq!(c.groups.len(), 0);
+    for count in [1, CLEANUP_RECORDS_MAX as i32] {
+        let mut c = Coordinator::new();
+        let mut request = commit(GROUP, "t", 1);
+        request.topics[0].partitions = (0..count)
+            .map(|partition| Commit { partition, offset: 1, leader_epoch: -1, metadata: None })
+            .collect();
+        c.commit(request);
+        c.prompt = false;
+        c.pass(7 * DAY - 1);
+        c.now_ms += 1;
+        c.input(Input::Tick);
+        c.refuse(Refusal::Unavailable);
+        assert_eq!(c.state(), "Empty");
+        assert_eq!(c.offset(GROUP, "t"), 1, "as before");
+        c.pass(CHECK - 1);
+        assert_eq!(c.writes_under_way(), 0);
+        c.pass(1);
+        c.flush();
+        assert_eq!(c.groups.len(), 0);
+    }
 }

@@ -43,12 +43,14 @@ fn a_stable_fetch_waits_for_what_is_under_way() {
     let at_once = c.ask(Request::Fetch(fetch(GROUP, "t", true)));
     assert!(!c.waits(at_once));
     c.ask(Request::Commit(commit(GROUP, "t", 1)));
-    let waits = c.ask(Request::Fetch(fetch(GROUP, "t", true)));
     c.ask(Request::Commit(commit(GROUP, "t", 2)));
+    let waits = c.ask(Request::Fetch(fetch(GROUP, "t", true)));
+    c.ask(Request::Commit(commit(GROUP, "t", 3)));
+    c.flush_one();
     assert!(c.waits(waits));
     c.flush_one();
     match c.take(waits) {
-        Some(Answer::Fetch(Ok(topics))) => assert_eq!(topics[0].partitions[0].offset, 1),
+        Some(Answer::Fetch(Ok(topics))) => assert_eq!(topics[0].partitions[0].offset, 2),
         other => panic!("{other:?}"),
     }
 }

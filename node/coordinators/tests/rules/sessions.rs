@@ -166,6 +166,23 @@ fn waiting_members_need_no_heartbeats() {
     assert_eq!(c.heartbeat(&members[0], 2), Ok(()), "its session began with the answer");
 }
 
+/// Its session stands still while it waits for the assignment, and goes on with the answer.
+#[test]
+fn a_follower_that_waited_has_a_session_again() {
+    let (mut c, members) = joined();
+    let follower = c.ask(sync(&members[1].member, 1, Vec::new()));
+    for _ in 0..3 {
+        c.pass(5_000);
+        assert_eq!(c.heartbeat(&members[0].member, 1), Ok(()));
+    }
+    c.ask(sync(&members[0].member, 1, Vec::new()));
+    assert!(c.synced(follower).is_ok());
+    c.pass(9_999);
+    assert_eq!(c.heartbeat(&members[0].member, 1), Ok(()));
+    c.pass(1);
+    assert_eq!(c.state(), "PreparingRebalance", "the follower is gone");
+}
+
 #[test]
 fn one_that_leaves_sets_off_a_rebalance() {
     let mut c = Coordinator::new();
