@@ -60,7 +60,8 @@ declare_packages() {
       python) want python3-venv "Python clients, in a virtual environment" python3 -c 'import venv, ensurepip' ;;
       librdkafka)
         want build-essential "builds librdkafka's test suite" c++ --version
-        want zlib1g-dev "gzip in librdkafka's test suite" test -e /usr/include/zlib.h ;;
+        want zlib1g-dev "gzip in librdkafka's test suite" test -e /usr/include/zlib.h
+        want rapidjson-dev "librdkafka's tests of its statistics" test -e /usr/include/rapidjson/rapidjson.h ;;
       node | go | deny) ;;
       *) echo "setup.sh: unknown thing '$thing'" >&2; exit 2 ;;
     esac
