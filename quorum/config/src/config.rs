@@ -1,11 +1,14 @@
 //! From files, flags and the metadata log to the configuration that the daemon runs on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use crate::keys::{Fallback, Settings, TopicConfig, server_key, server_keys, topic_keys};
+use crate::keys::{
+    Fallback, Settings, TopicConfig, group_key, server_key, server_keys, topic_key, topic_keys,
+};
 use crate::layers::{Layers, Overrides};
 use crate::listeners::Endpoint;
 use crate::problem::{Place, Problem, Problems};
+use crate::rules::Found;
 use crate::{known, properties, rules};
 
 /// The configuration of one node, whole and checked.
@@ -122,9 +125,40 @@ impl Config {
         TopicConfig::read(|name| texts.get(name).map(String::as_str))
     }
 
+    /// The text that holds for a server's key on this broker; `None` where there is none.
+    pub fn server_text(&self, name: &str) -> Option<&str> {
+        self.layers.effective(name)
+    }
+
+    /// The text that holds for a topic's key where the topic does not set it.
+    pub fn topic_default(&self, name: &str) -> Option<String> {
+        self.layers.inherited(topic_key(name)?)
+    }
+
+    /// The text that holds for a group's key where the group does not set it.
+    pub fn group_default(&self, name: &str) -> Option<String> {
+        self.layers.inherited(group_key(name)?)
+    }
+
+    /// Whether this configuration would hold with `set` as what is set for all brokers, or for this
+    /// one; the error is what would not.
+    pub(crate) fn check_dynamic(
+        &self,
+        set: &Overrides,
+        for_all_brokers: bool,
+    ) -> Result<(), String> {
+        let mut layers = self.layers.clone();
+        let layer =
+            if for_all_brokers { &mut layers.dynamic_default } else { &mut layers.dynamic_broker };
+        layer.clone_from(set);
+        let texts =
+            |problems: Found| problems.into_iter().map(|(_, text)| text).collect::<Vec<_>>();
+        assemble(layers, self.is_dev).map(drop).map_err(|problems| texts(problems).join("; "))
+    }
+
     /// The text that holds for a topic's key.
     pub(crate) fn topic_text(&self, name: &str, overrides: Option<&Overrides>) -> Option<String> {
-        let key = topic_keys().find(|key| key.name == name)?;
+        let key = topic_key(name)?;
         let set = overrides.and_then(|set| set.get(name)).filter(|text| key.check(text).is_ok());
         set.cloned().or_else(|| self.layers.inherited(key))
     }
@@ -134,6 +168,7 @@ impl Config {
 #[derive(Default)]
 struct Loading {
     fixed: Overrides,
+    seen: BTreeSet<String>,
     places: BTreeMap<String, Place>,
     problems: Vec<Problem>,
     not_needed: BTreeMap<&'static str, Vec<String>>,
@@ -154,7 +189,7 @@ impl Loading {
             self.take(name, text, Place::Flag);
         }
         for key in server_keys().filter(|key| key.default == Fallback::Required) {
-            if !self.fixed.contains_key(key.name) && self.problems.is_empty() {
+            if !self.seen.contains(key.name) {
                 let text = format!("{} must be set: {}", key.name, key.doc);
                 self.problems.push(Problem { place: Place::Nowhere, text });
             }
@@ -204,6 +239,7 @@ impl Loading {
     }
 
     fn take(&mut self, name: &str, text: &str, place: Place) {
+        self.seen.insert(name.to_owned());
         match known::judge(name, text) {
             Ok(known::Verdict::Used) => {}
             Ok(known::Verdict::NotNeeded(why)) => {
@@ -226,7 +262,7 @@ impl Loading {
 
 /// Puts a configuration together from layers whose every text has been checked alone. Problems
 /// come with the key they are about.
-fn assemble(layers: Layers, is_dev: bool) -> Result<Config, Vec<(&'static str, String)>> {
+fn assemble(layers: Layers, is_dev: bool) -> Result<Config, Found> {
     let settings = Settings::read(|name| layers.effective(name));
     let parts = rules::check(&settings, &layers, is_dev)?;
     let data_dirs = match &settings.log_dirs {

@@ -134,7 +134,7 @@ fn describe(
 ) -> Described {
     Described {
         name: key.name.to_owned(),
-        value: value.filter(|_| !key.is_sensitive()),
+        value: value.filter(|_| !key.is_sensitive()).map(|text| key.kind.shown(&text)),
         source: synonyms.first().map_or(Source::Default, |synonym| synonym.source),
         read_only,
         sensitive: key.is_sensitive(),

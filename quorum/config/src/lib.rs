@@ -29,7 +29,6 @@ pub use keys::{
 pub use layers::{Overrides, Source};
 pub use listeners::Endpoint;
 pub use problem::{Place, Problem, Problems};
-pub use topic::check_broker;
 pub use value::{
     CleanupPolicy, CompressionType, Durability, Kind, List, LogFormat, Range, TimestampType, Value,
 };

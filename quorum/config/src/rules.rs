@@ -6,6 +6,10 @@ use crate::layers::Layers;
 use crate::listeners::{self, Endpoint, check_distinct, parse_all};
 use crate::value::{CleanupPolicy, Value};
 
+/// Why `compact` cannot be had.
+const NO_COMPACTION: &str =
+    "cleanup.policy compact is not there yet: Flowstone does not compact logs; use delete";
+
 /// What the rules make of the settings.
 pub(crate) struct Parts {
     pub roles: Roles,
@@ -18,7 +22,7 @@ pub(crate) struct Parts {
 }
 
 /// Problems, each with the key it is about.
-type Found = Vec<(&'static str, String)>;
+pub(crate) type Found = Vec<(&'static str, String)>;
 
 /// Checks what single keys cannot: the rules of `KafkaConfig.validateValues`, then our own limits.
 pub(crate) fn check(settings: &Settings, layers: &Layers, is_dev: bool) -> Result<Parts, Found> {
@@ -317,7 +321,7 @@ fn logs(settings: &Settings, layers: &Layers, found: &mut Found) {
     }
     let policy = layers.effective("log.cleanup.policy").and_then(CleanupPolicy::parse);
     if policy.is_some_and(|policy| policy.compact) {
-        found.push(("log.cleanup.policy", crate::topic::NO_COMPACTION.to_owned()));
+        found.push(("log.cleanup.policy", NO_COMPACTION.to_owned()));
     }
     let (min, max) = (settings.group_session_timeout_ms_min, settings.group_session_timeout_ms_max);
     if min > max {

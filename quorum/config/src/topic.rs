@@ -5,15 +5,12 @@
 use crate::config::Config;
 use crate::keys::{Key, Treatment, Updates, group_key, server_key, topic_key};
 use crate::layers::Overrides;
-use crate::value::{CleanupPolicy, Value};
-
-/// Why `compact` cannot be had.
-pub(crate) const NO_COMPACTION: &str =
-    "cleanup.policy compact is not there yet: Flowstone does not compact logs; use delete";
+use crate::value::Value;
 
 impl Config {
     /// Checks the configs set for a topic, all of them together (so after an incremental change has
-    /// been applied). The error is the sentence for INVALID_CONFIG.
+    /// been applied). The error is the sentence for INVALID_CONFIG. Whether a topic may ask for
+    /// compaction is the controller's to say, since the cluster's own topics do.
     pub fn check_topic(&self, set: &Overrides) -> Result<(), String> {
         for (name, text) in set {
             let key =
@@ -22,10 +19,6 @@ impl Config {
         }
         let text = |name| self.topic_text(name, Some(set));
         let number = |name| text(name).and_then(|text| i64::parse(text.trim())).unwrap_or_default();
-        let policy = text("cleanup.policy").and_then(|text| CleanupPolicy::parse(&text));
-        if policy.is_some_and(|policy| policy.compact) {
-            return Err(NO_COMPACTION.to_owned());
-        }
         let (min, max) = (number("min.compaction.lag.ms"), number("max.compaction.lag.ms"));
         if min > max {
             return Err(format!(
@@ -45,6 +38,29 @@ impl Config {
             self.check_group_bounds(name, text)?;
         }
         Ok(())
+    }
+
+    /// Checks the configs set for one broker, or for all of them, while they run, all of them
+    /// together (DynamicBrokerConfig.validate). Unknown keys pass, as in Kafka.
+    pub fn check_broker(&self, set: &Overrides, for_all_brokers: bool) -> Result<(), String> {
+        let known = || set.iter().filter_map(|(name, text)| Some((server_key(name)?, text)));
+        let naming = |wrong: &dyn Fn(&Key) -> bool, why: &str| {
+            let wrong = known().map(|(key, _)| key).filter(|key| wrong(key));
+            let names: Vec<&str> = wrong.map(|key| key.name).collect();
+            if names.is_empty() { Ok(()) } else { Err(format!("{why}: {}", names.join(", "))) }
+        };
+        naming(&|key| key.updates == Updates::ReadOnly, "Cannot update these configs dynamically")?;
+        naming(
+            &|key| for_all_brokers && key.updates == Updates::PerBroker,
+            "Cannot update these configs at default cluster level, broker id must be specified",
+        )?;
+        if let Some(name) = set.keys().find(|name| name.starts_with("listener.name.")) {
+            return Err(format!("{name} cannot be set for one listener yet"));
+        }
+        for (key, text) in known() {
+            check_allowed(key, text)?;
+        }
+        self.check_dynamic(set, for_all_brokers)
     }
 
     /// GroupConfig.validate: a group's value is between the server's `min` and `max` for it.
@@ -68,34 +84,6 @@ impl Config {
             _ => Ok(()),
         }
     }
-}
-
-/// Checks the configs set for one broker, or for all of them (`name` empty), while they run
-/// (DynamicBrokerConfig.validateConfigs). Unknown keys pass, as in Kafka: they are some plug-in's.
-pub fn check_broker(set: &Overrides, for_all_brokers: bool) -> Result<(), String> {
-    let known = || set.iter().filter_map(|(name, text)| Some((server_key(name)?, text)));
-    let naming = |wrong: &dyn Fn(&Key) -> bool, why: &str| {
-        let names: Vec<&str> =
-            known().map(|(key, _)| key).filter(|k| wrong(k)).map(|k| k.name).collect();
-        if names.is_empty() { Ok(()) } else { Err(format!("{why}: {}", names.join(", "))) }
-    };
-    naming(&|key| key.updates == Updates::ReadOnly, "Cannot update these configs dynamically")?;
-    naming(
-        &|key| for_all_brokers && key.updates == Updates::PerBroker,
-        "Cannot update these configs at default cluster level, broker id must be specified",
-    )?;
-    for name in set.keys() {
-        if name.starts_with("listener.name.") {
-            return Err(format!("{name} cannot be set for one listener yet"));
-        }
-    }
-    for (key, text) in known() {
-        check_allowed(key, text)?;
-        if key.name == "log.cleanup.policy" && text.contains("compact") {
-            return Err(NO_COMPACTION.to_owned());
-        }
-    }
-    Ok(())
 }
 
 fn check_allowed(key: &Key, text: &str) -> Result<(), String> {
@@ -178,8 +166,6 @@ mod tests {
                 &[("retention.ms", "x")],
                 "Invalid value x for configuration retention.ms: Not a number of type LONG",
             ),
-            (&[("cleanup.policy", "compact")], NO_COMPACTION),
-            (&[("cleanup.policy", "compact,delete")], NO_COMPACTION),
             (
                 &[("cleanup.policy", "keep")],
                 "Invalid value keep for configuration cleanup.policy: String must be one of: compact, delete",
@@ -223,10 +209,10 @@ mod tests {
             ("somebodys.own", "x", true, ""),
             ("node.id", "5", false, "Cannot update these configs dynamically: node.id"),
             (
-                "listeners",
-                "A://:1",
+                "ssl.keystore.location",
+                "/x",
                 true,
-                "Cannot update these configs at default cluster level, broker id must be specified: listeners",
+                "Cannot update these configs at default cluster level, broker id must be specified: ssl.keystore.location",
             ),
             (
                 "log.retention.ms",
@@ -234,14 +220,24 @@ mod tests {
                 false,
                 "Invalid value x for configuration log.retention.ms: Not a number of type LONG",
             ),
-            ("log.cleanup.policy", "compact", true, NO_COMPACTION),
+            (
+                "log.cleanup.policy",
+                "compact",
+                true,
+                "cleanup.policy compact is not there yet: Flowstone does not compact logs; use delete",
+            ),
         ] {
-            let checked = check_broker(&overrides(&[(name, text)]), all);
+            let checked = config(&[]).check_broker(&overrides(&[(name, text)]), all);
             assert_eq!(checked.err().unwrap_or_default(), want);
         }
-        assert!(check_broker(&overrides(&[("ssl.keystore.location", "/x")]), false).is_err());
         assert!(
-            check_broker(&overrides(&[("listener.name.a.ssl.keystore.location", "/x")]), false)
+            config(&[])
+                .check_broker(&overrides(&[("ssl.keystore.location", "/x")]), false)
+                .is_err()
+        );
+        assert!(
+            config(&[])
+                .check_broker(&overrides(&[("listener.name.a.ssl.keystore.location", "/x")]), false)
                 .is_err()
         );
     }

@@ -35,6 +35,20 @@ impl Kind {
         };
         if right { Ok(()) } else { Err(format!("Not a number of type {self}")) }
     }
+
+    /// A checked text as `DescribeConfigs` shows it: without blanks between a list's parts, without
+    /// a number's plus sign.
+    pub(crate) fn shown(self, text: &str) -> String {
+        let text = text.trim();
+        match self {
+            Self::Boolean => text.to_lowercase(),
+            Self::Int | Self::Short | Self::Long => {
+                text.strip_prefix('+').unwrap_or(text).to_owned()
+            }
+            Self::List => List::of_text(text).0.join(","),
+            Self::String | Self::Double | Self::Class | Self::Password => text.to_owned(),
+        }
+    }
 }
 
 impl fmt::Display for Kind {
@@ -256,7 +270,15 @@ macro_rules! numbers {
     )+ };
 }
 
-numbers!(i16: Short, i32: Int, i64: Long, f64: Double);
+numbers!(i16: Short, i32: Int, i64: Long);
+
+impl Value for f64 {
+    const KIND: Kind = Kind::Double;
+
+    fn parse(text: &str) -> Option<Self> {
+        text.parse().ok().filter(|value: &Self| !value.is_nan()) // In no range, and out of none.
+    }
+}
 
 impl Value for String {
     const KIND: Kind = Kind::String;
@@ -400,7 +422,7 @@ mod tests {
             (Kind::Int, &["1", "-5", "+7", " 3 "], &["1.0", "2147483648", "", "0x1"]),
             (Kind::Short, &["-32768"], &["32768"]),
             (Kind::Long, &["9223372036854775807"], &["9223372036854775808"]),
-            (Kind::Double, &["0.5", "1.7976931348623157E308"], &["half"]),
+            (Kind::Double, &["0.5", "1.7976931348623157E308"], &["half", "NaN"]),
             (Kind::List, &["", "a,b"], &[]),
         ] {
             for text in good {

@@ -11,6 +11,15 @@ other_keys! {
     /// Accepted; a warning lists those that are set, once, with the reason.
     NOT_NEEDED;
     Treatment::NotNeeded(ONE_NODE) => {
+        "leader.replication.throttled.rate" Long =
+            "9223372036854775807", at_least(0), ClusterWide,
+            "Bytes a second that throttled replicas send at most.";
+        "follower.replication.throttled.rate" Long =
+            "9223372036854775807", at_least(0), ClusterWide,
+            "Bytes a second that throttled replicas receive at most.";
+        "replica.alter.log.dirs.io.max.bytes.per.second" Long =
+            "9223372036854775807", at_least(0), ClusterWide,
+            "Bytes a second that moves between data directories take at most.";
         "broker.heartbeat.interval.ms" Int = "2000", ANY, ReadOnly,
             "Time between a broker's heartbeats to the controller.";
         "broker.session.timeout.ms" Int = "9000", ANY, ReadOnly,

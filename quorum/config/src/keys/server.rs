@@ -30,13 +30,13 @@ typed_keys! {
     "metadata.log.max.snapshot.interval.ms" metadata_snapshot_interval_ms: i64 =
         "3600000", at_least(0), ReadOnly,
         "Time after which a snapshot is taken if there are new metadata records; 0 never takes one for its age.";
-    "listeners" listeners: List = "PLAINTEXT://:9092", ANY, PerBroker,
+    "listeners" listeners: List = "PLAINTEXT://:9092", ANY, ReadOnly,
         "Addresses to listen on, as NAME://host:port; an empty host means all interfaces.";
     "advertised.listeners" advertised_listeners: Option<List> = none, ANY, ReadOnly,
         "Addresses that clients are told to connect to; listeners where not set.";
     "listener.security.protocol.map" listener_security_protocol_map: String =
         "SASL_SSL:SASL_SSL,PLAINTEXT:PLAINTEXT,SSL:SSL,SASL_PLAINTEXT:SASL_PLAINTEXT",
-        ANY, PerBroker,
+        ANY, ReadOnly,
         "The security protocol of each listener name.";
     "inter.broker.listener.name" inter_broker_listener_name: Option<String> = none, ANY, ReadOnly,
         "The listener that brokers use among themselves.";
