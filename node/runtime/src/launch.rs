@@ -1,7 +1,7 @@
 //! From a process to its shards: may we run here, on which cores, and then run.
 
 mod probe;
-mod topology;
+pub(crate) mod topology;
 
 use std::future::Future;
 use std::io;
@@ -31,11 +31,12 @@ where
 {
     let count = plan.cpus.len();
     assert!(count > 0, "a plan without a shard");
+    topology::note_allowed()?;
     let (report, reports) = mpsc::channel();
     for (index, cpu) in plan.cpus.into_iter().enumerate() {
         let (main, report) = (main.clone(), report.clone());
         thread::Builder::new().name(format!("shard-{index}")).spawn(move || {
-            let _bomb = ring::EndOnPanic;
+            let _end = ring::EndOnPanic::on_this_thread();
             let ended = topology::pin_to(cpu)
                 .and_then(|()| ring::run_shard(index, count, main))
                 .map_err(|error| io::Error::new(error.kind(), format!("shard {index}: {error}")));

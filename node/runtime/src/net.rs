@@ -19,6 +19,7 @@ enum ListenerInner {
 
 impl Listener {
     /// Binds and listens (SO_REUSEADDR set; port 0 takes a free one).
+    #[allow(clippy::unused_async, reason = "the simulated twin awaits")]
     pub async fn bind(address: SocketAddr) -> io::Result<Self> {
         world!(
             Ok(Self(ListenerInner::Ring(ring::Listener::bind(address)?))),

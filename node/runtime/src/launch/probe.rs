@@ -167,7 +167,7 @@ fn locked_memory() -> Result<Option<u64>, ProbeError> {
 /// The machine's memory, or less where a control group (v2) says so.
 fn memory_bytes() -> u64 {
     let info = rustix::system::sysinfo();
-    let machine = u64::from(info.totalram) * u64::from(info.mem_unit);
+    let machine = info.totalram * u64::from(info.mem_unit);
     let group = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
     let own = group.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or("");
     // Each group on the way up may limit.

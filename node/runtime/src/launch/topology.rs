@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
@@ -51,6 +52,24 @@ impl Topology {
 
 fn number(path: &PathBuf) -> Option<u64> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+/// What the process may use, from before its first thread was pinned.
+static ALLOWED: OnceLock<CpuSet> = OnceLock::new();
+
+/// Takes note of it, for [`unpin`].
+pub(super) fn note_allowed() -> io::Result<()> {
+    let allowed = sched_getaffinity(None)?;
+    ALLOWED.get_or_init(|| allowed);
+    Ok(())
+}
+
+/// Lets the calling thread, which inherited a shard's core, run wherever the process may.
+pub(crate) fn unpin() {
+    if let Some(allowed) = ALLOWED.get() {
+        // If it fails, the thread stays where it is: slower, not wrong.
+        let _ = sched_setaffinity(None, allowed);
+    }
 }
 
 /// Pins the calling thread.

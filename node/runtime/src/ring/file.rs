@@ -15,7 +15,7 @@ use super::offload::offload;
 use super::op::{Operation, Orphan, Step, submit, submit_detached};
 use super::parts::Parts;
 use super::shard::on_a_shard;
-use crate::buffer::Buffer;
+use crate::buffer::{Buffer, PAGE_BYTES};
 use crate::file::OpenOptions;
 
 /// Permissions of new files, before the umask.
@@ -29,17 +29,24 @@ pub(crate) struct File(Rc<Descriptor>);
 
 /// The descriptor, closed through the ring: the last close of a large file that was removed frees
 /// its blocks, which takes the file system milliseconds.
-struct Descriptor(Option<OwnedFd>);
+struct Descriptor {
+    fd: Option<OwnedFd>, // Taken only by drop and close.
+    is_direct: bool,
+}
 
 impl Descriptor {
     fn fd(&self) -> types::Fd {
-        types::Fd(self.0.as_ref().expect("taken only by drop and close").as_raw_fd())
+        types::Fd(self.owned().as_raw_fd())
+    }
+
+    fn owned(&self) -> &OwnedFd {
+        self.fd.as_ref().expect("drop and close are the end")
     }
 }
 
 impl Drop for Descriptor {
     fn drop(&mut self) {
-        if let Some(fd) = self.0.take()
+        if let Some(fd) = self.fd.take()
             && on_a_shard()
         {
             submit_detached(Close::new(fd));
@@ -57,7 +64,7 @@ impl File {
         flags |= if options.dsync { libc::O_DSYNC } else { 0 };
         let path = CString::new(path.as_os_str().as_bytes())?;
         let fd = submit(Open { path, flags, opened: None }).await.opened.expect("done")?;
-        Ok(Self(Rc::new(Descriptor(Some(fd)))))
+        Ok(Self(Rc::new(Descriptor { fd: Some(fd), is_direct: options.direct })))
     }
 
     pub(crate) async fn read_at(&self, buffer: Buffer, offset: u64) -> (io::Result<usize>, Buffer) {
@@ -94,12 +101,8 @@ impl File {
     pub(crate) async fn set_len(&self, len: u64) -> io::Result<()> {
         // IORING_OP_FTRUNCATE is younger (6.9) than what we support. The thread has a descriptor of
         // its own: ours may be closed while it works.
-        let file = std::fs::File::from(self.duplicate()?);
+        let file = std::fs::File::from(self.0.owned().try_clone()?);
         offload(move || file.set_len(len)).await
-    }
-
-    fn duplicate(&self) -> io::Result<OwnedFd> {
-        self.0.0.as_ref().expect("taken only by drop and close").try_clone()
     }
 
     pub(crate) async fn len(&self) -> io::Result<u64> {
@@ -114,7 +117,7 @@ impl File {
         let Ok(mut descriptor) = Rc::try_unwrap(self.0) else {
             return Ok(()); // Others hold it: the last of them closes.
         };
-        let fd = descriptor.0.take().expect("taken only here and by drop");
+        let fd = descriptor.fd.take().expect("drop and close are the end");
         submit(Close::new(fd)).await.result
     }
 }
@@ -166,8 +169,10 @@ impl Operation for Read {
             (Ok(0), _) => Step::Done, // The end of the file.
             (Ok(got), Ok(done)) => {
                 *done += got as usize;
-                // Short: at the end of the file, or interrupted. Only another read tells.
-                if *done < self.buffer.capacity() { Step::Again } else { Step::Done }
+                // Short: at the end of the file, or interrupted. Only another read tells; but a
+                // direct one could not go on within a page, and only the end of a file lies there.
+                let is_end = self.file.is_direct && !done.is_multiple_of(PAGE_BYTES);
+                if is_end || *done == self.buffer.capacity() { Step::Done } else { Step::Again }
             }
             (Err(error), _) => {
                 self.result = Err(error);

@@ -42,7 +42,7 @@ pub(crate) async fn sync_dir(path: &Path) -> io::Result<()> {
 }
 
 pub(crate) async fn exists(path: &Path) -> io::Result<bool> {
-    at(path, |path| path.try_exists()).await
+    at(path, Path::try_exists).await
 }
 
 pub(crate) async fn read_dir(path: &Path) -> io::Result<Vec<DirEntry>> {

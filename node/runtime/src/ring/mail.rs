@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::poll_fn;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Poll, Waker};
 
@@ -17,6 +17,7 @@ struct Shared<T> {
     len: AtomicUsize, // What waits in `queue` and in the receiver's batch, together.
     limit: usize,
     receiver: OnceLock<Arc<Bell>>, // Of the shard that first received.
+    is_gone: AtomicBool,           // The mailbox was dropped; changes under the lock.
 }
 
 impl<T> Shared<T> {
@@ -31,6 +32,7 @@ pub(crate) fn mailbox<T: Send + 'static>(limit: usize) -> (Mailer<T>, Mailbox<T>
         len: AtomicUsize::new(0),
         limit,
         receiver: OnceLock::new(),
+        is_gone: AtomicBool::new(false),
     });
     (Mailer(Arc::clone(&shared)), Mailbox { shared, batch: VecDeque::new(), home: None })
 }
@@ -46,6 +48,10 @@ impl<T> Clone for Mailer<T> {
 impl<T> Mailer<T> {
     pub(crate) fn send(&self, mail: T) -> Result<(), T> {
         let mut queue = self.0.queue();
+        if self.0.is_gone.load(Relaxed) {
+            drop(queue); // Before the mail: dropping that may send.
+            return Ok(());
+        }
         // Only senders add, and they hold the lock: the limit is never passed.
         if self.0.len.load(Relaxed) >= self.0.limit {
             return Err(mail);
@@ -121,6 +127,12 @@ impl<T: Send + 'static> Mailbox<T> {
 
 impl<T> Drop for Mailbox<T> {
     fn drop(&mut self) {
+        let mut queue = self.shared.queue();
+        self.shared.is_gone.store(true, Relaxed);
+        let unread = std::mem::take(&mut *queue);
+        drop(queue);
+        drop(unread);
+        self.shared.len.store(0, Relaxed);
         // On a foreign thread the place is left as it is: a few bytes, and no one waits there.
         if let Some(home) = &self.home
             && is_current(home.shard)

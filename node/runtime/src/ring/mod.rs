@@ -10,6 +10,7 @@ mod mail;
 mod net;
 mod offload;
 mod op;
+mod panic;
 mod parts;
 mod shard;
 mod signal;
@@ -19,7 +20,8 @@ mod uring;
 pub(crate) use file::File;
 pub(crate) use mail::{Mailbox, Mailer, mailbox};
 pub(crate) use net::{Connection, Detached, Listener, connect};
-pub(crate) use offload::{EndOnPanic, offload};
+pub(crate) use offload::offload;
+pub(crate) use panic::EndOnPanic;
 pub(crate) use shard::{
     busy_nanos, fill_random, now, run_shard, shard_count, shard_index, spawn, wall_clock,
 };

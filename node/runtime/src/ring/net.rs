@@ -204,7 +204,7 @@ impl Connection {
         }
         let sending = Sending::begin(&self.0);
         // SAFETY: zeros are a valid message header: no address, no data, no control.
-        let message = Box::new(unsafe { std::mem::zeroed() });
+        let message = unsafe { std::mem::zeroed() };
         submit(Send { sending, parts, message, result: Ok(()) }).await.result
     }
 
@@ -303,7 +303,7 @@ impl Drop for Sending {
 struct Send {
     sending: Sending,
     parts: Parts,
-    message: Box<libc::msghdr>,
+    message: libc::msghdr,
     result: io::Result<()>,
 }
 
@@ -316,7 +316,7 @@ impl Operation for Send {
         self.message.msg_iov = start;
         self.message.msg_iovlen = count;
         // WAITALL: the kernel itself goes on after a short send.
-        opcode::SendMsg::new(types::Fd(self.sending.0.fd.as_raw_fd()), &raw const *self.message)
+        opcode::SendMsg::new(types::Fd(self.sending.0.fd.as_raw_fd()), &raw const self.message)
             .flags((libc::MSG_NOSIGNAL | libc::MSG_WAITALL) as u32)
             .build()
     }

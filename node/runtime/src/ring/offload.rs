@@ -6,6 +6,8 @@ use std::thread;
 use std::time::Duration;
 
 use super::mail::mailbox;
+use super::panic::EndOnPanic;
+use crate::launch::topology::unpin;
 
 /// Threads at most. The work is mostly a disk's, which does little in parallel; waiting is free.
 const THREADS_MAX: usize = 8;
@@ -69,7 +71,8 @@ impl Pool {
     }
 
     fn serve(&self) {
-        let _bomb = EndOnPanic;
+        let _end = EndOnPanic::on_this_thread();
+        unpin();
         let mut state = self.lock();
         loop {
             if let Some(work) = state.queue.pop_front() {
@@ -92,21 +95,5 @@ impl Pool {
 
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Ends the process if it is dropped by a panic: a broker of which a part is dead is worse than
-/// none. The panic's message is out by then.
-pub(crate) struct EndOnPanic;
-
-impl Drop for EndOnPanic {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            let name = thread::current().name().unwrap_or("unnamed").to_owned();
-            eprintln!("flowstone: thread '{name}' panicked: the process ends (exit status 101)");
-            // SAFETY: ends the process at once: no destructor, and no exit handler, runs on a state
-            // that a bug may have broken.
-            unsafe { libc::_exit(101) };
-        }
     }
 }

@@ -274,3 +274,96 @@ impl Ops {
 pub(super) fn cancellation(key: Key) -> squeue::Entry {
     opcode::AsyncCancel::new(key.user_data()).build().user_data(CANCELLATION)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use std::rc::Rc;
+
+    use io_uring::types;
+
+    /// Wants two bytes in all, and says through its counter whether it is alive.
+    struct TwoBytes<const FINISH: bool>(u32, #[expect(dead_code, reason = "counted")] Rc<()>);
+
+    impl<const FINISH: bool> Operation for TwoBytes<FINISH> {
+        const ORPHAN: Orphan = if FINISH { Orphan::Finish } else { Orphan::Cancel };
+
+        fn entry(&mut self) -> squeue::Entry {
+            opcode::Fsync::new(types::Fd(0)).build()
+        }
+
+        fn advance(&mut self, result: io::Result<u32>) -> Step {
+            self.0 += result.unwrap_or(2);
+            if self.0 < 2 { Step::Again } else { Step::Done }
+        }
+    }
+
+    fn insert<const FINISH: bool>(ops: &mut Ops) -> (u64, Key, Rc<()>) {
+        let alive = Rc::new(());
+        let operation = Box::new(TwoBytes::<FINISH>(0, Rc::clone(&alive)));
+        let key = ops.insert(operation, TwoBytes::<FINISH>::ORPHAN);
+        (key.user_data(), key, alive)
+    }
+
+    #[test]
+    fn interrupted_and_short_operations_are_submitted_again() {
+        let mut ops = Ops::default();
+        let (name, key, _) = insert::<true>(&mut ops);
+        for result in [-libc::EINTR, -libc::EAGAIN, 1] {
+            assert!(matches!(ops.completed(name, result), After::Resubmit(again) if again == key));
+        }
+        assert!(ops.take_done(key, Waker::noop()).is_none());
+        assert!(matches!(ops.completed(name, 1), After::Wake(_)));
+        assert!(ops.take_done(key, Waker::noop()).is_some());
+        assert!(matches!(ops.abandon(key), Abandoned::Taken), "its future is dropped afterwards");
+        assert!(ops.slots.is_empty());
+    }
+
+    #[test]
+    fn a_kernel_that_only_says_again_is_believed_in_the_end() {
+        let mut ops = Ops::default();
+        let (name, key, _) = insert::<true>(&mut ops);
+        for _ in 0..RETRIES_MAX {
+            assert!(matches!(ops.completed(name, -libc::EAGAIN), After::Resubmit(_)));
+        }
+        assert!(matches!(ops.completed(name, -libc::EAGAIN), After::Nothing));
+        assert!(ops.take_done(key, Waker::noop()).is_some());
+    }
+
+    #[test]
+    fn an_orphan_that_writes_goes_on_to_its_end_and_is_freed_there() {
+        let mut ops = Ops::default();
+        let (name, key, alive) = insert::<true>(&mut ops);
+        assert!(matches!(ops.abandon(key), Abandoned::LeftAlone));
+        assert!(matches!(ops.completed(name, -libc::EINTR), After::Resubmit(_)));
+        assert!(matches!(ops.completed(name, 1), After::Resubmit(_)));
+        assert_eq!(Rc::strong_count(&alive), 2);
+        assert!(matches!(ops.completed(name, 1), After::Drop(_)));
+        assert_eq!(Rc::strong_count(&alive), 1);
+    }
+
+    #[test]
+    fn an_orphan_that_reads_is_cancelled_and_freed_at_its_last_completion() {
+        for last in [-libc::ECANCELED, -libc::EINTR, 1, 2] {
+            let mut ops = Ops::default();
+            let (name, key, alive) = insert::<false>(&mut ops);
+            assert!(matches!(ops.abandon(key), Abandoned::Cancel));
+            assert!(matches!(ops.completed(CANCELLATION, -libc::ENOENT), After::Nothing));
+            assert_eq!(Rc::strong_count(&alive), 2, "the kernel may still write to it");
+            assert!(matches!(ops.completed(name, last), After::Drop(_)));
+            assert_eq!(Rc::strong_count(&alive), 1);
+        }
+    }
+
+    #[test]
+    fn a_name_is_never_that_of_a_later_operation() {
+        let mut ops = Ops::default();
+        let (name, key, _) = insert::<true>(&mut ops);
+        assert!(matches!(ops.completed(name, 2), After::Nothing));
+        assert!(matches!(ops.abandon(key), Abandoned::Finished(_)));
+        let (later, _, _) = insert::<true>(&mut ops);
+        assert_eq!(name as u32, later as u32, "the same place");
+        assert_ne!(name, later);
+    }
+}

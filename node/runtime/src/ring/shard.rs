@@ -23,25 +23,30 @@ use io_uring::{cqueue, opcode, squeue, types};
 
 use super::bell::Bell;
 use super::mail::Letterboxes;
-use super::offload::EndOnPanic;
 use super::op::{After, Key, Operation, Ops, Orphan, Step, cancellation, submit_detached};
+use super::signal;
 use super::timer::Timers;
 use super::uring::Uring;
 use crate::buffer::pool_on_this_thread;
+use crate::local::Notify;
 use crate::task::yield_now;
 
 /// Bounds a sleep of glommio's own (defect 1 of 0.9.0). Costs nothing: its timer is looked at only
 /// when glommio parks, and then it is what should wake it.
 const HEARTBEAT: Duration = Duration::from_millis(5);
 
+/// Timers 5, 10, ... ms ahead: should the defect strike again before the first is armed anew, there
+/// is a second, and so on.
+const HEARTBEATS: u32 = 8;
+
 /// glommio's own time slice, which our pump makes moot. Long, because the defect needs it to fire.
-const PREEMPT_TIMER: Duration = Duration::from_secs(3600);
+const PREEMPT_TIMER: Duration = Duration::from_hours(1);
 
 /// Entries that were queued are submitted after this long even if tasks keep each other busy.
 const SUBMIT_DELAY_MAX: Duration = Duration::from_micros(100);
 
 /// Longest sleep: only so that no arithmetic overflows.
-const SLEEP_MAX: Duration = Duration::from_secs(3600);
+const SLEEP_MAX: Duration = Duration::from_hours(1);
 
 /// How long the end of a shard waits for operations that only the device can end.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
@@ -56,10 +61,11 @@ pub(super) struct Shard {
     pub(super) timers: Timers,
     pub(super) letterboxes: Letterboxes,
     pub(super) bell: Arc<Bell>,
+    /// Told once a signal came; and whether the listener for signals knows our bell.
+    pub(super) terminated: Notify,
+    pub(super) hears_signals: Cell<bool>,
     /// Tasks polled so far, the pump not counted.
     polls: Cell<u64>,
-    slept_nanos: Cell<u64>,
-    started: Instant,
     /// Set when `main` has returned: no task is polled any more.
     has_ended: Cell<bool>,
 }
@@ -92,8 +98,9 @@ pub(crate) fn shard_count() -> usize {
 }
 
 pub(crate) fn busy_nanos() -> u64 {
-    let shard = shard();
-    now().0.saturating_sub(shard.started.0).saturating_sub(shard.slept_nanos.get())
+    // The thread's CPU time: what the kernel does for us in our one system call is work too.
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
 pub(crate) fn now() -> Instant {
@@ -121,7 +128,7 @@ pub(crate) fn spawn(task: impl Future<Output = ()> + 'static) {
     glommio::spawn_local(Counted { task, shard: shard() }).detach();
 }
 
-/// A task that is counted each time it is polled, and that takes the process with it if it panics.
+/// A task that is counted each time it is polled.
 struct Counted<F> {
     task: F,
     shard: &'static Shard,
@@ -135,7 +142,6 @@ impl<F: Future> Future for Counted<F> {
             return Poll::Pending;
         }
         self.shard.polls.set(self.shard.polls.get() + 1);
-        let _bomb = EndOnPanic;
         // SAFETY: `task` is pinned as `self` is: it is never moved out, and `Counted` has no `Drop`.
         unsafe { self.map_unchecked_mut(|counted| &mut counted.task) }.poll(context)
     }
@@ -148,6 +154,15 @@ pub(crate) fn run_shard<Fut: Future<Output = ()> + 'static>(
     count: usize,
     main: impl FnOnce(usize) -> Fut,
 ) -> io::Result<()> {
+    run_shard_with(PREEMPT_TIMER, index, count, main)
+}
+
+fn run_shard_with<Fut: Future<Output = ()> + 'static>(
+    preempt_timer: Duration,
+    index: usize,
+    count: usize,
+    main: impl FnOnce(usize) -> Fut,
+) -> io::Result<()> {
     let shard: &'static Shard = Box::leak(Box::new(Shard {
         index,
         count,
@@ -156,27 +171,29 @@ pub(crate) fn run_shard<Fut: Future<Output = ()> + 'static>(
         timers: Timers::default(),
         letterboxes: Letterboxes::default(),
         bell: Arc::new(Bell::new()?),
+        terminated: Notify::new(),
+        hears_signals: Cell::new(false),
         polls: Cell::new(0),
-        slept_nanos: Cell::new(0),
-        started: now(),
         has_ended: Cell::new(false),
     }));
     let executor = LocalExecutorBuilder::new(Placement::Unbound)
         .name("flowstone")
         .io_memory(0) // glommio does no I/O: its least.
         .ring_depth(8)
-        .preempt_timer(PREEMPT_TIMER)
+        .preempt_timer(preempt_timer)
         .make()
         .map_err(|error| io::Error::other(format!("glommio: {error}")))?;
     SHARD.set(Some(shard));
     pool_on_this_thread(count);
     executor.run(async move {
-        glommio::spawn_local(async {
-            loop {
-                glommio::timer::sleep(HEARTBEAT).await;
-            }
-        })
-        .detach();
+        for heartbeat in 1..=HEARTBEATS {
+            glommio::spawn_local(async move {
+                loop {
+                    glommio::timer::sleep(HEARTBEAT * heartbeat).await;
+                }
+            })
+            .detach();
+        }
         submit_detached(Doorbell { bell: Arc::clone(&shard.bell), rings: Box::new(0) });
         let main = main(index);
         spawn(async move {
@@ -218,11 +235,9 @@ impl Shard {
     fn turn(&self, idle: bool, completions: &mut Vec<cqueue::Entry>) {
         let due = self.timers.next_at();
         if idle && self.bell.fall_asleep() {
-            let before = now();
-            let sleep = due.map_or(SLEEP_MAX, |at| at.since(before).min(SLEEP_MAX));
+            let sleep = due.map_or(SLEEP_MAX, |at| at.since(now()).min(SLEEP_MAX));
             self.enter(Some(sleep));
             self.bell.wake_up();
-            self.slept_nanos.set(self.slept_nanos.get() + now().since(before).as_nanos() as u64);
         } else if self.uring.borrow_mut().wants_enter() {
             self.enter(None);
         }
@@ -235,6 +250,9 @@ impl Shard {
         }
         if self.bell.take() {
             self.letterboxes.wake_receivers();
+            if signal::has_come() {
+                self.terminated.notify_all();
+            }
         }
     }
 
@@ -313,5 +331,38 @@ impl Operation for Doorbell {
     fn advance(&mut self, result: io::Result<u32>) -> Step {
         result.unwrap_or_else(|error| panic!("the eventfd of a shard: {error}"));
         if self.bell.is_ending() { Step::Done } else { Step::Again }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{mailbox, sleep};
+
+    /// Defect 1 of glommio 0.9.0: where its preempt timer fires before the first task of a round,
+    /// the executor parks although tasks are runnable, until something outside happens. A timer
+    /// that is always about to fire makes it do so often: without the heartbeats this hangs in 9 of
+    /// 12 runs.
+    #[test]
+    fn a_parked_executor_with_runnable_tasks_goes_on() {
+        let (done, was_done) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            run_shard_with(Duration::from_micros(50), 0, 1, |_| async move {
+                let (mailer, mut mailbox) = mailbox(1);
+                for round in 0..5000 {
+                    let mailer = mailer.clone();
+                    spawn(async move {
+                        yield_now().await;
+                        mailer.send(round).unwrap();
+                    });
+                    assert_eq!(mailbox.recv().await, round);
+                    sleep(Duration::from_micros(10)).await;
+                }
+            })
+            .unwrap();
+            done.send(()).unwrap();
+        });
+        let in_time = was_done.recv_timeout(Duration::from_secs(20));
+        assert_eq!(in_time, Ok(()), "the shard hangs");
     }
 }

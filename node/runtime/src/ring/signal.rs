@@ -1,46 +1,45 @@
 //! SIGTERM and SIGINT, told to all who wait for them, on whichever shard.
 
 use std::io;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::mail::{Mailer, mailbox};
+use super::bell::Bell;
+use super::shard::shard;
 
-static WAITING: Mutex<State> = Mutex::new(State::Deaf);
+/// Whether a signal came.
+static COME: AtomicBool = AtomicBool::new(false);
 
-enum State {
-    /// No one asked yet: signals do what they do by default.
-    Deaf,
-    /// A thread listens.
-    Listening(Vec<Mailer<()>>),
-    /// A signal came.
-    Ending,
+/// The shards on which someone waits; `None` until the first does: until then, signals do what they
+/// do by default.
+static LISTENING: Mutex<Option<Vec<Arc<Bell>>>> = Mutex::new(None);
+
+pub(super) fn has_come() -> bool {
+    COME.load(SeqCst)
 }
 
 pub(crate) async fn termination() {
-    let (mailer, mut news) = mailbox(1);
-    let before = news.try_recv(); // From here on the mailbox is this shard's.
-    assert!(before.is_none());
-    {
-        let mut state = lock();
-        match &mut *state {
-            State::Ending => return,
-            State::Listening(waiting) => waiting.push(mailer),
-            State::Deaf => {
-                // Without it the process could not be stopped in order, so better not begin.
-                listen().unwrap_or_else(|error| panic!("cannot listen for signals: {error}"));
-                *state = State::Listening(vec![mailer]);
-            }
+    let shard = shard();
+    if !shard.hears_signals.replace(true) {
+        let mut listening = lock();
+        if listening.is_none() {
+            // Without it the process could not be stopped in order, so better not begin.
+            listen().unwrap_or_else(|error| panic!("cannot listen for signals: {error}"));
         }
+        listening.get_or_insert_default().push(Arc::clone(&shard.bell));
     }
-    news.recv().await;
+    // The bell is known by now, so a signal after this look will ring it.
+    if !has_come() {
+        shard.terminated.notified().await;
+    }
 }
 
-fn lock() -> MutexGuard<'static, State> {
-    WAITING.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock() -> MutexGuard<'static, Option<Vec<Arc<Bell>>>> {
+    LISTENING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A thread that waits for the first signal. The second does what it does by default: it ends a
@@ -49,17 +48,10 @@ fn listen() -> io::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
     thread::Builder::new().name("signals".into()).spawn(move || {
         for signal in &mut signals {
-            match std::mem::replace(&mut *lock(), State::Ending) {
-                State::Listening(waiting) => {
-                    for mailer in waiting {
-                        let _ = mailer.send(()); // Full: it knows.
-                    }
-                }
-                State::Ending => {
-                    let _ = signal_hook::low_level::emulate_default_handler(signal);
-                }
-                State::Deaf => unreachable!("set to listening before the lock was let go"),
+            if COME.swap(true, SeqCst) {
+                let _ = signal_hook::low_level::emulate_default_handler(signal);
             }
+            lock().iter().flatten().for_each(|bell| bell.ring());
         }
     })?;
     Ok(())
