@@ -45,6 +45,7 @@ impl File {
             let disk = &mut state.machines[machine].disk;
             let inode = disk.open(&path, options.create, options.create_new, now)?;
             state.event(machine, Kind::Open, [inode, 0, 0]);
+            state.explain(machine, || format!("  {} is {inode}", path.display()));
             let incarnation = state.machines[machine].incarnation;
             let path = path.to_string_lossy().into_owned();
             Ok(Self(Rc::new(Open { machine, incarnation, inode, path, options })))
@@ -422,6 +423,7 @@ pub mod fs {
                     None => disk.create_directory(&path)?,
                 }
                 state.event(machine, Kind::Name, [0; 3]);
+                state.explain(machine, || format!("  made {}", path.display()));
                 Ok(())
             })
             .await?;
@@ -435,6 +437,7 @@ pub mod fs {
         happen(move |state, machine| {
             state.machines[machine].disk.rename(&from, &to)?;
             state.event(machine, Kind::Name, [1, 0, 0]);
+            state.explain(machine, || format!("  {} -> {}", from.display(), to.display()));
             Ok(())
         })
         .await
@@ -446,6 +449,7 @@ pub mod fs {
         happen(move |state, machine| {
             state.machines[machine].disk.remove_file(&path)?;
             state.event(machine, Kind::Name, [2, 0, 0]);
+            state.explain(machine, || format!("  removed {}", path.display()));
             Ok(())
         })
         .await
@@ -465,6 +469,7 @@ pub mod fs {
         happen(move |state, machine| {
             state.machines[machine].disk.remove_directory(&path)?;
             state.event(machine, Kind::Name, [3, 0, 0]);
+            state.explain(machine, || format!("  removed {}", path.display()));
             Ok(())
         })
         .await

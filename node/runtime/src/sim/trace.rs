@@ -102,6 +102,13 @@ impl Trace {
         }
     }
 
+    /// Adds words for a reader to what was taken down; they are no part of the hash.
+    pub fn explain(&mut self, at: u64, machine: usize, words: impl FnOnce() -> String) {
+        if self.keep > 0 {
+            self.push(Line { at, machine, what: What::Note(words()) });
+        }
+    }
+
     fn push(&mut self, line: Line) {
         if self.lines.len() == self.keep {
             self.lines.pop_front();

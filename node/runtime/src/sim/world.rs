@@ -131,6 +131,11 @@ impl State {
         self.trace.event(self.now, machine, kind, numbers);
     }
 
+    /// Adds words to it, for who reads the trace.
+    pub fn explain(&mut self, machine: usize, words: impl FnOnce() -> String) {
+        self.trace.explain(self.now, machine, words);
+    }
+
     /// A number that was not used before; larger for what came later.
     pub fn number(&mut self) -> u64 {
         self.sequence += 1;
