@@ -11,26 +11,11 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use flowstone_config::{CleanupPolicy, Config, Value, group_key, is_list, server_key, topic_key};
 use flowstone_metadata::features::ELR_VERSION;
 use flowstone_metadata::records::{ClearElrRecord, ConfigRecord};
 use flowstone_metadata::{ConfigResource, Image, MetadataRecord, ResourceKind};
 use flowstone_types::{NodeId, valid_topic_name};
-
-/// What is known of config keys: the table that `flowstone-config` keeps.
-pub trait ConfigRules {
-    /// Checks the configs that a resource is to have, all of them; says what is wrong.
-    fn check(
-        &self,
-        resource: &ConfigResource,
-        configs: &BTreeMap<String, String>,
-    ) -> Result<(), String>;
-
-    /// Whether the key's value is a list: only to lists values can be appended.
-    fn is_list(&self, kind: ResourceKind, key: &str) -> bool;
-
-    /// The key's default, to which values are appended where none is set.
-    fn default_of(&self, kind: ResourceKind, key: &str) -> Option<String>;
-}
 
 /// What is done to a config.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -71,15 +56,15 @@ pub fn alter_configs(
     image: &Image,
     requests: &[(ConfigResource, Vec<ConfigChange>)],
     validate_only: bool,
-    rules: &dyn ConfigRules,
+    config: &Config,
 ) -> Decision<Answers> {
-    alter(image, requests, validate_only, rules, |resource, changes| {
+    alter(image, requests, validate_only, config, |resource, changes| {
         check_changes(
             changes.iter().map(|c| (&c.key, c.op != ConfigOp::Delete && c.value.is_none())),
         )?;
         changes
             .iter()
-            .map(|change| Ok((change.key.clone(), changed(image, resource, change, rules)?)))
+            .map(|change| Ok((change.key.clone(), changed(image, resource, change)?)))
             .collect()
     })
 }
@@ -89,9 +74,9 @@ pub fn replace_configs(
     image: &Image,
     requests: &[(ConfigResource, NewConfigs)],
     validate_only: bool,
-    rules: &dyn ConfigRules,
+    config: &Config,
 ) -> Decision<Answers> {
-    alter(image, requests, validate_only, rules, |resource, configs| {
+    alter(image, requests, validate_only, config, |resource, configs| {
         check_changes(configs.iter().map(|(key, value)| (key, value.is_none())))?;
         let mut after: BTreeMap<String, Option<String>> = configs.iter().cloned().collect();
         for key in image.configs.get(resource).iter().flat_map(|configs| configs.keys()) {
@@ -106,7 +91,7 @@ fn alter<C>(
     image: &Image,
     requests: &[(ConfigResource, C)],
     validate_only: bool,
-    rules: &dyn ConfigRules,
+    config: &Config,
     wish: impl Fn(&ConfigResource, &C) -> Result<BTreeMap<String, Option<String>>, ApiError>,
 ) -> Decision<Answers> {
     let mut records = Vec::new();
@@ -117,7 +102,7 @@ fn alter<C>(
             Err(ApiError::new(ErrorKind::InvalidRequest, "Each resource must appear at most once."))
         } else {
             wish(resource, changes)
-                .and_then(|wish| alter_one(image, resource, wish, rules, &mut records))
+                .and_then(|wish| alter_one(image, resource, wish, config, &mut records))
         };
         answers.push((resource.clone(), answer));
     }
@@ -156,7 +141,6 @@ fn changed(
     image: &Image,
     resource: &ConfigResource,
     change: &ConfigChange,
-    rules: &dyn ConfigRules,
 ) -> Result<Option<String>, ApiError> {
     let ConfigChange { key, op, value } = change;
     let value = value.as_deref().unwrap_or_default();
@@ -166,12 +150,12 @@ fn changed(
         ConfigOp::Append => "APPEND",
         ConfigOp::Subtract => "SUBTRACT",
     };
-    if !rules.is_list(resource.kind, key) {
+    if !is_list(key) {
         let message = format!("Can't {verb} to key {key} because its type is not LIST.");
         return Err(ApiError::new(ErrorKind::InvalidConfig, message));
     }
     let set = image.config(resource, key).map(ToString::to_string);
-    let before = set.or_else(|| rules.default_of(resource.kind, key)).unwrap_or_default();
+    let before = set.or_else(|| default_of(resource.kind, key)).unwrap_or_default();
     let mut parts: Vec<&str> = before.split(',').filter(|part| !part.is_empty()).collect();
     for part in value.split(',') {
         let at = parts.iter().position(|known| *known == part);
@@ -191,7 +175,7 @@ fn alter_one(
     image: &Image,
     resource: &ConfigResource,
     wish: BTreeMap<String, Option<String>>,
-    rules: &dyn ConfigRules,
+    config: &Config,
     records: &mut Vec<MetadataRecord>,
 ) -> Result<(), ApiError> {
     check_resource(image, resource)?;
@@ -217,20 +201,20 @@ fn alter_one(
             changes.push(record.into());
         }
     }
+    let refuse = |kind| move |what| ApiError::new(kind, what);
     match resource.kind {
-        ResourceKind::Topic => check_topic_configs(&resource.name, &after, rules)?,
+        ResourceKind::Topic => check_topic_configs(&resource.name, &after, config)?,
         ResourceKind::Broker => {
             check_sizes(&after)?;
-            check_compaction("log.cleanup.policy", &after)?;
             // KAFKA-13609: what brokers refuse is an invalid request, and stays so for compatibility.
-            let checked = rules.check(resource, &after);
-            checked.map_err(|what| ApiError::new(ErrorKind::InvalidRequest, what))?;
+            let for_all = resource.name.is_empty();
+            config.check_broker(&after, for_all).map_err(refuse(ErrorKind::InvalidRequest))?;
         }
-        ResourceKind::Group | ResourceKind::ClientMetrics => {
+        ResourceKind::Group => {
             check_sizes(&after)?;
-            let checked = rules.check(resource, &after);
-            checked.map_err(|what| ApiError::new(ErrorKind::InvalidConfig, what))?;
+            config.check_group(&after).map_err(refuse(ErrorKind::InvalidConfig))?;
         }
+        ResourceKind::ClientMetrics => unreachable!("refused above"),
     }
     records.append(&mut changes);
     Ok(())
@@ -252,8 +236,8 @@ fn check_resource(image: &Image, resource: &ConfigResource) -> Result<(), ApiErr
         ResourceKind::Group if name.is_empty() => {
             invalid("Default group resources are not allowed.")
         }
-        ResourceKind::ClientMetrics if name.is_empty() => {
-            invalid("Subscription name can't be empty")
+        ResourceKind::ClientMetrics => {
+            invalid("This release of Flowstone takes no subscriptions to client metrics.")
         }
         ResourceKind::Broker if !name.is_empty() => match name.parse() {
             Err(_) => invalid("Unable to parse broker name as a base 10 number."),
@@ -264,10 +248,7 @@ fn check_resource(image: &Image, resource: &ConfigResource) -> Result<(), ApiErr
                 Err(ApiError::new(ErrorKind::BrokerIdNotRegistered, message))
             }
         },
-        ResourceKind::Topic
-        | ResourceKind::Broker
-        | ResourceKind::Group
-        | ResourceKind::ClientMetrics => Ok(()),
+        ResourceKind::Topic | ResourceKind::Broker | ResourceKind::Group => Ok(()),
     }
 }
 
@@ -275,29 +256,32 @@ fn check_resource(image: &Image, resource: &ConfigResource) -> Result<(), ApiErr
 pub(crate) fn check_topic_configs(
     name: &str,
     configs: &BTreeMap<String, String>,
-    rules: &dyn ConfigRules,
+    config: &Config,
 ) -> Result<(), ApiError> {
     check_sizes(configs)?;
-    let resource = ConfigResource::topic(name);
-    let checked = rules.check(&resource, configs);
-    checked.map_err(|what| ApiError::new(ErrorKind::InvalidConfig, what))?;
-    if INTERNAL_TOPICS.contains(&name) {
-        return Ok(()); // They carry Kafka's policy, compact, from the first day.
-    }
-    check_compaction("cleanup.policy", configs)
-}
-
-/// A topic that asks for compaction would grow for ever: it is refused until there is compaction.
-fn check_compaction(key: &str, configs: &BTreeMap<String, String>) -> Result<(), ApiError> {
-    let policy = configs.get(key).map_or("", String::as_str);
-    if policy.split(',').any(|part| part.trim() == "compact") {
-        let message = format!(
-            "Invalid value {policy} for configuration {key}: this release of Flowstone has no log compaction; \
-             only delete is supported."
-        );
-        return Err(ApiError::new(ErrorKind::InvalidConfig, message));
+    let refuse = |what| ApiError::new(ErrorKind::InvalidConfig, what);
+    config.check_topic(configs).map_err(refuse)?;
+    // A topic that is to be compacted, and is not, grows for ever. The brokers' own are bounded by what
+    // they hold, and carry Kafka's policy from the first day.
+    let policy = configs.get("cleanup.policy").and_then(|text| CleanupPolicy::parse(text));
+    if policy.is_some_and(|policy| policy.compact) && !INTERNAL_TOPICS.contains(&name) {
+        return Err(refuse(NO_COMPACTION.to_string()));
     }
     Ok(())
+}
+
+const NO_COMPACTION: &str =
+    "cleanup.policy compact is not there yet: Flowstone does not compact logs; use delete";
+
+/// A key's default by the table, to which values are appended where none is set.
+fn default_of(kind: ResourceKind, key: &str) -> Option<String> {
+    let key = match kind {
+        ResourceKind::Topic => topic_key(key),
+        ResourceKind::Broker => server_key(key),
+        ResourceKind::Group => group_key(key),
+        ResourceKind::ClientMetrics => None,
+    };
+    key?.default.text().map(ToString::to_string)
 }
 
 fn check_sizes(configs: &BTreeMap<String, String>) -> Result<(), ApiError> {

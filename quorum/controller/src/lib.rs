@@ -22,9 +22,7 @@ pub use brokers::{
     BrokerRegistration, ControllerRegistration, activate, register_broker, register_controller,
     unfence_broker,
 };
-pub use configs::{
-    ConfigChange, ConfigOp, ConfigRules, NewConfigs, alter_configs, replace_configs,
-};
+pub use configs::{ConfigChange, ConfigOp, NewConfigs, alter_configs, replace_configs};
 pub use error::{ApiError, ErrorKind};
 pub use ids::{PRODUCER_ID_BLOCK_LEN, allocate_producer_ids};
 pub use partitions::{NewPartitions, create_partitions};

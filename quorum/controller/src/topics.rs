@@ -2,7 +2,7 @@
 //!
 //! A request is one batch: the topics that are refused are answered, the others take effect together.
 
-use crate::configs::{ConfigRules, check_topic_configs};
+use crate::configs::check_topic_configs;
 use crate::error::{ApiError, ErrorKind};
 use crate::partitions::{
     Placed, check_assignment, check_fits, check_room, new_partition, place_partitions,
@@ -12,6 +12,7 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use flowstone_config::Config;
 use flowstone_metadata::records::{ConfigRecord, RemoveTopicRecord, TopicRecord};
 use flowstone_metadata::{Image, MetadataRecord, ResourceKind};
 use flowstone_types::{NodeId, PartitionId, TOPIC_NAME_BYTES_MAX, Uuid, valid_topic_name};
@@ -66,7 +67,7 @@ pub fn create_topics(
     topics: &[NewTopic],
     defaults: TopicDefaults,
     validate_only: bool,
-    rules: &dyn ConfigRules,
+    config: &Config,
     random: &mut Random<'_>,
 ) -> Decision<Vec<(String, Result<CreatedTopic, ApiError>)>> {
     let mut records = Vec::new();
@@ -74,7 +75,7 @@ pub fn create_topics(
     // Of topics named twice, none is created; the name is answered once.
     let twice = repeated(topics.iter().map(|topic| topic.name.as_str()));
     for topic in topics.iter().filter(|topic| !twice.contains(topic.name.as_str())) {
-        let created = create_topic(image, topic, defaults, rules, random, &mut records);
+        let created = create_topic(image, topic, defaults, config, random, &mut records);
         answers.push((topic.name.clone(), created));
     }
     answers.extend(twice.into_iter().map(|name| (name.to_string(), Err(named_twice()))));
@@ -104,13 +105,13 @@ fn create_topic(
     image: &Image,
     topic: &NewTopic,
     defaults: TopicDefaults,
-    rules: &dyn ConfigRules,
+    config: &Config,
     random: &mut Random<'_>,
     records: &mut Vec<MetadataRecord>,
 ) -> Result<CreatedTopic, ApiError> {
     check_name(image, &topic.name)?;
     let configs = creation_configs(topic)?;
-    check_topic_configs(&topic.name, &configs, rules)?;
+    check_topic_configs(&topic.name, &configs, config)?;
     let placed = if topic.assignments.is_empty() {
         placed_by_us(image, topic, defaults, random, records.len() + configs.len())?
     } else {

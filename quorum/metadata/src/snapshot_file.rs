@@ -4,9 +4,9 @@
 use crate::delta::Delta;
 use crate::features::MetadataVersion;
 use crate::image::Image;
+use crate::load::LoadError;
 use crate::log::LogError;
 use crate::record::MetadataRecord;
-use crate::replay::ReplayError;
 use alloc::vec::Vec;
 use bytes::{Bytes, BytesMut};
 use flowstone_raft::SnapshotId;
@@ -30,23 +30,21 @@ pub fn write(
 }
 
 /// The image of a snapshot's file.
-pub fn read(file: &Bytes) -> Result<(SnapshotHead, Image), SnapshotFileError> {
+pub fn read(file: &Bytes) -> Result<(SnapshotHead, Image), LoadError> {
     let (mut image, mut ignored) = (Image::default(), Delta::default());
     let head = read_snapshot(file, |value| {
         image.apply(decode(&value)?, &mut ignored)?;
-        Ok::<_, SnapshotFileError>(())
+        Ok::<_, LoadError>(())
     })?;
     Ok((head, image))
 }
 
 /// The records of a snapshot's file, one by one: of `bootstrap.checkpoint`, or for tools.
-pub fn read_records(
-    file: &Bytes,
-) -> Result<(SnapshotHead, Vec<MetadataRecord>), SnapshotFileError> {
+pub fn read_records(file: &Bytes) -> Result<(SnapshotHead, Vec<MetadataRecord>), LoadError> {
     let mut records = Vec::new();
     let head = read_snapshot(file, |value| {
         records.push(decode(&value)?);
-        Ok::<_, SnapshotFileError>(())
+        Ok::<_, LoadError>(())
     })?;
     Ok((head, records))
 }
@@ -93,21 +91,4 @@ fn write_records(
 
 fn decode(value: &Bytes) -> Result<MetadataRecord, LogError> {
     Ok(MetadataRecord::decode(value)?.0)
-}
-
-/// A file that is no snapshot of ours or Kafka's.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum SnapshotFileError {
-    /// Its batches or records are damaged.
-    #[error(transparent)]
-    Log(#[from] LogError),
-    /// Its records do not make an image.
-    #[error(transparent)]
-    Replay(#[from] ReplayError),
-}
-
-impl From<flowstone_raft::snapshot::SnapshotError> for SnapshotFileError {
-    fn from(error: flowstone_raft::snapshot::SnapshotError) -> Self {
-        Self::Log(error.into())
-    }
 }

@@ -5,7 +5,9 @@
 use bytes::Bytes;
 use flowstone_batch::{BatchHeader, batches};
 use flowstone_metadata::log::{self, Entry};
-use flowstone_metadata::{ConfigResource, Image, MetadataVersion, Replay, features, snapshot_file};
+use flowstone_metadata::{
+    ConfigResource, Image, LoadError, Loader, MetadataVersion, Replay, features, snapshot_file,
+};
 use flowstone_raft::SnapshotId;
 use flowstone_raft::control::{ControlRecord, KraftVoters};
 use flowstone_types::{LeaderEpoch, NodeId, Offset, Timestamp};
@@ -78,6 +80,45 @@ fn the_snapshot_is_the_log() {
     assert_eq!(head.kraft_version, 1);
     assert_eq!(head.voters.unwrap().voters[0].voter_id, 1);
     assert_eq!(image, replayed(60));
+}
+
+/// A node that Apache formatted, and one that Apache ran: the image and what Raft starts from.
+#[test]
+fn a_node_is_loaded_from_its_disk() {
+    let load = |id, file, log| {
+        let mut loader = Loader::new(None, KraftVoters::default());
+        loader.snapshot(id, &Bytes::from_static(file)).unwrap();
+        for (_, batch) in each_batch(log) {
+            loader.batch(&batch).unwrap();
+        }
+        loader.finish()
+    };
+    let (_, formatted) = load(SnapshotId::BOOTSTRAP, VOTERS, &[]);
+    assert_eq!((formatted.kraft_version, formatted.voters_in_log), (1, false));
+    assert_eq!((formatted.voters.voters.len(), formatted.log_end), (1, Offset(0)));
+    let id = SnapshotId { end: Offset(60), epoch: LeaderEpoch(1) };
+    let (mut from_snapshot, stored) = load(id, SNAPSHOT, LOG);
+    assert_eq!(
+        (stored.log_end, stored.last_epoch, stored.snapshot),
+        (Offset(77), LeaderEpoch(1), Some(id))
+    );
+    assert!(stored.voters_in_log && stored.log_bytes_behind_snapshot < LOG.len() as u64 / 2);
+    let (mut from_log, stored) = load(SnapshotId::BOOTSTRAP, VOTERS, LOG);
+    assert_eq!((stored.log_end, stored.voters_in_log), (Offset(77), true));
+    assert_eq!(stored.log_bytes_behind_snapshot, LOG.len() as u64);
+    assert_eq!(from_snapshot.publish().unwrap().0, from_log.publish().unwrap().0);
+}
+
+#[test]
+fn a_log_with_a_gap_is_refused() {
+    let mut loader = Loader::new(None, KraftVoters::default());
+    let all: Vec<_> = each_batch(LOG).map(|(_, batch)| batch).collect();
+    loader.batch(&all[0]).unwrap();
+    let gap = LoadError::Gap { expected: Offset(3), found: Offset(12) };
+    assert_eq!(loader.batch(&all[2]), Err(gap));
+    let mut stale = all[1].to_vec();
+    flowstone_batch::stamp(&mut stale, Offset(3), LeaderEpoch(0));
+    assert!(matches!(loader.batch(&stale.into()), Err(LoadError::EpochGoesBack { .. })));
 }
 
 #[test]

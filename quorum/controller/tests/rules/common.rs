@@ -1,34 +1,14 @@
-//! A cluster to decide on, and the least that config rules can be.
+//! A cluster to decide on.
 
-use flowstone_controller::{ConfigRules, Decision, Random};
+use flowstone_config::Config;
+use flowstone_controller::{Decision, Random};
 use flowstone_metadata::records::{FeatureLevelRecord, RegisterBrokerRecord};
-use flowstone_metadata::{ConfigResource, Delta, Image, MetadataRecord, ResourceKind, features};
+use flowstone_metadata::{Delta, Image, MetadataRecord, features};
 use flowstone_types::{NodeId, Uuid};
-use std::collections::BTreeMap;
 
-/// Knows `cleanup.policy` (a list) and any key that starts with `good`.
-pub struct Rules;
-
-impl ConfigRules for Rules {
-    fn check(&self, _: &ConfigResource, configs: &BTreeMap<String, String>) -> Result<(), String> {
-        let known = |key: &String| {
-            key.starts_with("good")
-                || key.ends_with("cleanup.policy")
-                || key == "min.insync.replicas"
-        };
-        match configs.keys().find(|key| !known(key)) {
-            Some(key) => Err(format!("Unknown topic config name: {key}")),
-            None => Ok(()),
-        }
-    }
-
-    fn is_list(&self, _: ResourceKind, key: &str) -> bool {
-        key.ends_with("cleanup.policy") || key == "good.list"
-    }
-
-    fn default_of(&self, _: ResourceKind, key: &str) -> Option<String> {
-        key.ends_with("cleanup.policy").then(|| "delete".into())
-    }
+/// The node's own configuration: the defaults.
+pub fn config() -> Config {
+    Config::dev("data", 9092, &[]).unwrap().config
 }
 
 pub fn apply(image: &mut Image, records: impl IntoIterator<Item = MetadataRecord>) {

@@ -1,6 +1,6 @@
 //! Config changes: each rule of reference section 7.2 once.
 
-use crate::common::{Rules, after, apply, cluster};
+use crate::common::{after, apply, cluster, config};
 use flowstone_controller::ErrorKind::{self, *};
 use flowstone_controller::{
     ApiError, ConfigChange, ConfigOp, Decision, alter_configs, replace_configs,
@@ -9,6 +9,9 @@ use flowstone_metadata::features::ELR_VERSION;
 use flowstone_metadata::records::{FeatureLevelRecord, TopicRecord};
 use flowstone_metadata::{ConfigResource, Image, MetadataRecord, ResourceKind};
 use flowstone_types::{NodeId, Uuid};
+
+const KEY: &str = "segment.ms";
+const THROTTLED: &str = "leader.replication.throttled.replicas";
 
 fn image() -> Image {
     let mut image = cluster(&[1]);
@@ -34,7 +37,7 @@ fn set(key: &str, value: &str) -> ConfigChange {
 type Answer = Decision<Vec<(ConfigResource, Result<(), ApiError>)>>;
 
 fn alter(image: &Image, resource: ConfigResource, changes: &[ConfigChange]) -> Answer {
-    alter_configs(image, &[(resource, changes.to_vec())], false, &Rules)
+    alter_configs(image, &[(resource, changes.to_vec())], false, &config())
 }
 
 fn refused(resource: ConfigResource, changes: &[ConfigChange], kind: ErrorKind, message: &str) {
@@ -56,17 +59,20 @@ fn set_delete_append_subtract() {
         }
         now.config(&t(), key).map(ToString::to_string)
     };
-    let append = |value| change(ConfigOp::Append, "good.list", value);
-    let subtract = |value| change(ConfigOp::Subtract, "good.list", value);
-    assert_eq!(value(&[set("good", "1")], "good").as_deref(), Some("1"));
-    let delete = ConfigChange { key: "good".into(), op: ConfigOp::Delete, value: None };
-    assert_eq!(value(&[set("good", "1"), delete], "good"), None);
+    let append = |value| change(ConfigOp::Append, THROTTLED, value);
+    let subtract = |value| change(ConfigOp::Subtract, THROTTLED, value);
+    assert_eq!(value(&[set(KEY, "1")], KEY).as_deref(), Some("1"));
+    let delete = ConfigChange { key: KEY.into(), op: ConfigOp::Delete, value: None };
+    assert_eq!(value(&[set(KEY, "1"), delete], KEY), None);
     assert_eq!(
-        value(&[append("a,b"), append("b,c")], "good.list").as_deref(),
-        Some("a,b,c"),
+        value(&[append("0:1,1:1"), append("1:1,2:1")], THROTTLED).as_deref(),
+        Some("0:1,1:1,2:1"),
         "once each"
     );
-    assert_eq!(value(&[append("a,b,c"), subtract("b,x")], "good.list").as_deref(), Some("a,c"));
+    assert_eq!(
+        value(&[append("0:1,1:1,2:1"), subtract("1:1,7:1")], THROTTLED).as_deref(),
+        Some("0:1,2:1")
+    );
     let from_default = change(ConfigOp::Subtract, "cleanup.policy", "delete");
     assert_eq!(
         value(&[from_default], "cleanup.policy").as_deref(),
@@ -77,39 +83,41 @@ fn set_delete_append_subtract() {
 
 #[test]
 fn only_lists_grow() {
-    let message = "Can't APPEND to key good because its type is not LIST.";
-    refused(t(), &[change(ConfigOp::Append, "good", "1")], InvalidConfig, message);
-    refused(t(), &[change(ConfigOp::Subtract, "good", "1")], InvalidConfig, "Can't SUBTRACT");
+    let message = "Can't APPEND to key segment.ms because its type is not LIST.";
+    refused(t(), &[change(ConfigOp::Append, KEY, "1")], InvalidConfig, message);
+    refused(t(), &[change(ConfigOp::Subtract, KEY, "1")], InvalidConfig, "Can't SUBTRACT");
 }
 
 #[test]
 fn malformed_requests_are_refused() {
-    refused(t(), &[set("good", "1"), set("good", "2")], InvalidRequest, "duplicate config keys");
-    let null = ConfigChange { key: "good".into(), op: ConfigOp::Set, value: None };
-    refused(t(), &[null], InvalidRequest, "Null value not supported for : good");
-    let twice = [(t(), vec![set("good", "1")]), (t(), vec![set("good2", "1")])];
-    let decision = alter_configs(&image(), &twice, false, &Rules);
+    refused(t(), &[set(KEY, "1"), set(KEY, "2")], InvalidRequest, "duplicate config keys");
+    let null = ConfigChange { key: KEY.into(), op: ConfigOp::Set, value: None };
+    refused(t(), &[null], InvalidRequest, "Null value not supported for : segment.ms");
+    let twice = [(t(), vec![set(KEY, "1")]), (t(), vec![set("flush.ms", "1")])];
+    let decision = alter_configs(&image(), &twice, false, &config());
     assert!(decision.records.is_empty() && decision.response.iter().all(|(_, r)| r.is_err()));
 }
 
 #[test]
 fn resources_must_be_right() {
     let named = |kind, name: &str| ConfigResource { kind, name: name.into() };
-    let check = |resource, kind, message| refused(resource, &[set("good", "1")], kind, message);
+    let check = |resource, kind, message| refused(resource, &[set(KEY, "1")], kind, message);
     check(ConfigResource::topic(""), InvalidRequest, "Default topic");
     check(ConfigResource::topic("a b"), InvalidTopic, "");
     check(ConfigResource::topic("x"), UnknownTopicOrPartition, "The topic 'x' does not exist.");
     check(named(ResourceKind::Group, ""), InvalidRequest, "Default group");
-    check(named(ResourceKind::ClientMetrics, ""), InvalidRequest, "Subscription");
+    check(named(ResourceKind::ClientMetrics, ""), InvalidRequest, "no subscriptions");
     check(named(ResourceKind::Broker, "one"), InvalidRequest, "base 10");
     check(named(ResourceKind::Broker, "-3"), InvalidRequest, "negative");
     check(ConfigResource::broker(NodeId(7)), BrokerIdNotRegistered, "No node with id 7 found.");
-    for fine in [
-        named(ResourceKind::Group, "new"),
-        ConfigResource::all_brokers(),
-        ConfigResource::broker(NodeId(1)),
+    check(named(ResourceKind::Group, "new"), InvalidConfig, "Unknown group config name");
+    for (fine, key) in [
+        (named(ResourceKind::Group, "new"), "consumer.session.timeout.ms"),
+        (ConfigResource::all_brokers(), "log.flush.interval.ms"),
+        (ConfigResource::broker(NodeId(1)), "log.flush.interval.ms"),
+        (ConfigResource::broker(NodeId(1)), "a.plug.ins.own.key"),
     ] {
-        assert_eq!(alter(&image(), fine, &[set("good", "1")]).response[0].1, Ok(()));
+        assert_eq!(alter(&image(), fine, &[set(key, "50000")]).response[0].1, Ok(()), "{key}");
     }
 }
 
@@ -118,24 +126,32 @@ fn resources_must_be_right() {
 fn bad_values_are_refused() {
     refused(
         t(),
-        &[set("good", "1"), set("bad", "1")],
+        &[set(KEY, "1"), set("bad", "1")],
         InvalidConfig,
         "Unknown topic config name: bad",
     );
-    refused(ConfigResource::all_brokers(), &[set("bad", "1")], InvalidRequest, "bad");
-    refused(t(), &[set("good", &"x".repeat(32_768))], InvalidConfig, "32767");
-    refused(t(), &[set("cleanup.policy", "compact")], InvalidConfig, "no log compaction");
+    let all = ConfigResource::all_brokers;
+    refused(
+        all(),
+        &[set("node.id", "2")],
+        InvalidRequest,
+        "Cannot update these configs dynamically",
+    );
+    refused(all(), &[set("log.flush.interval.ms", "x")], InvalidRequest, "log.flush.interval.ms");
+    refused(t(), &[set(KEY, "x")], InvalidConfig, KEY);
+    refused(t(), &[set(THROTTLED, &"x".repeat(32_768))], InvalidConfig, "32767");
+    refused(t(), &[set("cleanup.policy", "compact")], InvalidConfig, "does not compact logs");
     refused(
         t(),
         &[change(ConfigOp::Append, "cleanup.policy", "compact")],
         InvalidConfig,
-        "no log compaction",
+        "does not compact logs",
     );
     refused(
-        ConfigResource::all_brokers(),
+        all(),
         &[set("log.cleanup.policy", "compact")],
-        InvalidConfig,
-        "no log compaction",
+        InvalidRequest,
+        "does not compact logs",
     );
 }
 
@@ -144,8 +160,8 @@ fn bad_values_are_refused() {
 fn unchanged_values_are_written_for_brokers_only() {
     let count = |resource: ConfigResource| {
         let image = image();
-        let once = after(&image, &alter(&image, resource.clone(), &[set("good", "1")]));
-        alter(&once, resource, &[set("good", "1")]).records.len()
+        let once = after(&image, &alter(&image, resource.clone(), &[set(KEY, "1")]));
+        alter(&once, resource, &[set(KEY, "1")]).records.len()
     };
     assert_eq!((count(t()), count(ConfigResource::all_brokers())), (0, 1));
 }
@@ -153,21 +169,22 @@ fn unchanged_values_are_written_for_brokers_only() {
 #[test]
 fn replacing_takes_away_what_is_not_named() {
     let image = image();
-    let image = after(&image, &alter(&image, t(), &[set("good.a", "1"), set("good.b", "2")]));
+    let image =
+        after(&image, &alter(&image, t(), &[set("flush.ms", "1"), set("retention.ms", "2")]));
     let replace = |configs: &[(&str, Option<&str>)]| {
         let configs = configs.iter().map(|(k, v)| ((*k).into(), v.map(Into::into))).collect();
-        replace_configs(&image, &[(t(), configs)], false, &Rules)
+        replace_configs(&image, &[(t(), configs)], false, &config())
     };
-    let now = after(&image, &replace(&[("good.b", Some("2")), ("good.c", Some("3"))]));
+    let now = after(&image, &replace(&[("retention.ms", Some("2")), ("segment.ms", Some("3"))]));
     let told: Vec<_> = now.configs[&t()].iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
-    assert_eq!(told, [("good.b", "2"), ("good.c", "3")]);
+    assert_eq!(told, [("retention.ms", "2"), ("segment.ms", "3")]);
     assert_eq!(after(&image, &replace(&[])).configs.get(&t()), None);
-    assert!(replace(&[("good", None)]).response[0].1.is_err());
+    assert!(replace(&[(KEY, None)]).response[0].1.is_err());
 }
 
 #[test]
 fn validate_only_writes_nothing() {
-    let decision = alter_configs(&image(), &[(t(), vec![set("good", "1")])], true, &Rules);
+    let decision = alter_configs(&image(), &[(t(), vec![set(KEY, "1")])], true, &config());
     assert!(decision.response[0].1.is_ok() && decision.records.is_empty());
 }
 

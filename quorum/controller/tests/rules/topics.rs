@@ -1,6 +1,6 @@
 //! Topics and partitions: each rule of Kafka's ReplicationControlManager and ControllerApis once.
 
-use crate::common::{Rules, after, apply, broker, cluster, nodes, with_random};
+use crate::common::{after, apply, broker, cluster, config, nodes, with_random};
 use flowstone_controller::ErrorKind::{self, *};
 use flowstone_controller::{
     CreatedTopic, Decision, NewPartitions, NewTopic, TopicChoice, TopicDefaults, create_partitions,
@@ -33,7 +33,7 @@ fn with_config(name: &str, key: &str, value: Option<&str>) -> NewTopic {
 type Created = Decision<Vec<(String, Result<CreatedTopic, flowstone_controller::ApiError>)>>;
 
 fn create(image: &Image, topics: &[NewTopic]) -> Created {
-    with_random(|random| create_topics(image, topics, DEFAULTS, false, &Rules, random))
+    with_random(|random| create_topics(image, topics, DEFAULTS, false, &config(), random))
 }
 
 /// The one topic is refused, and leaves no record.
@@ -48,8 +48,10 @@ fn refused(image: &Image, topic: NewTopic, kind: ErrorKind, message: &str) {
 #[test]
 fn a_topic_is_its_record_then_configs_then_partitions() {
     let image = cluster(&[1]);
-    let decision =
-        create(&image, &[NewTopic { partitions: 2, ..with_config("t", "good", Some("1")) }]);
+    let decision = create(
+        &image,
+        &[NewTopic { partitions: 2, ..with_config("t", "retention.ms", Some("1")) }],
+    );
     let names: Vec<_> = decision.records.iter().map(MetadataRecord::name).collect();
     assert_eq!(names, ["TopicRecord", "ConfigRecord", "PartitionRecord", "PartitionRecord"]);
     assert!(decision.atomic);
@@ -62,7 +64,7 @@ fn a_topic_is_its_record_then_configs_then_partitions() {
     assert_eq!((&*partition.replicas, &*partition.isr), (&[NodeId(1)][..], &[NodeId(1)][..]));
     assert_eq!((partition.leader, partition.leader_epoch), (NodeId(1), LeaderEpoch(0)));
     assert_eq!(&*partition.directories, [Uuid(1001)], "the broker's only directory (KIP-858)");
-    assert_eq!(image.config(&ConfigResource::topic("t"), "good"), Some("1"));
+    assert_eq!(image.config(&ConfigResource::topic("t"), "retention.ms"), Some("1"));
 }
 
 #[test]
@@ -76,7 +78,7 @@ fn minus_one_means_the_default() {
 fn validate_only_answers_and_writes_nothing() {
     let image = cluster(&[1]);
     let decision = with_random(|random| {
-        create_topics(&image, &[topic("t", 1, 1)], DEFAULTS, true, &Rules, random)
+        create_topics(&image, &[topic("t", 1, 1)], DEFAULTS, true, &config(), random)
     });
     assert!(decision.response[0].1.is_ok() && decision.records.is_empty());
 }
@@ -152,16 +154,21 @@ fn configs_are_checked() {
         InvalidConfig,
         "Unknown topic config name: bad",
     );
-    refused(&image, with_config("t", "good", None), InvalidConfig, "Null value not supported");
     refused(
         &image,
-        with_config("t", "good", Some(&"x".repeat(32_768))),
+        with_config("t", "retention.ms", None),
+        InvalidConfig,
+        "Null value not supported",
+    );
+    refused(
+        &image,
+        with_config("t", "leader.replication.throttled.replicas", Some(&"x".repeat(32_768))),
         InvalidConfig,
         "32767 bytes",
     );
     let compact = |name, policy| with_config(name, "cleanup.policy", Some(policy));
-    refused(&image, compact("t", "compact"), InvalidConfig, "no log compaction");
-    refused(&image, compact("t", "delete, compact"), InvalidConfig, "no log compaction");
+    refused(&image, compact("t", "compact"), InvalidConfig, "does not compact logs");
+    refused(&image, compact("t", "delete, compact"), InvalidConfig, "does not compact logs");
     assert!(create(&image, &[compact("__consumer_offsets", "compact")]).response[0].1.is_ok());
 }
 
