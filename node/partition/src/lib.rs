@@ -56,6 +56,13 @@ impl<A, W> Leader<A, W> {
         self.epoch
     }
 
+    /// A new leadership of the same replica begins: what it knows stays true, since the only
+    /// replica has nobody to diverge from.
+    pub fn begin_epoch(&mut self, epoch: LeaderEpoch) {
+        assert!(epoch >= self.epoch, "leader epochs never go back");
+        self.epoch = epoch;
+    }
+
     /// Consumers may read everything below this.
     pub fn high_watermark(&self) -> Offset {
         self.high_watermark

@@ -19,6 +19,12 @@ impl Instant {
         Self(self.0.saturating_add(nanos))
     }
 
+    /// This point, `delay` earlier; never before the clock's start.
+    #[must_use]
+    pub fn before(self, delay: Duration) -> Self {
+        Self(self.0.saturating_sub(u64::try_from(delay.as_nanos()).unwrap_or(u64::MAX)))
+    }
+
     /// How long ago `earlier` was; zero where it is still to come.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))

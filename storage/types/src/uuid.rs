@@ -69,7 +69,9 @@ pub struct ParseUuidError;
 
 impl fmt::Display for ParseUuidError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("not an id: expected 22 characters of base64url, such as MkU3OEVBNTcwNTJENDM2Qg")
+        f.write_str(
+            "not an id: expected 22 characters of base64url, such as MkU3OEVBNTcwNTJENDM2Qg",
+        )
     }
 }
 
@@ -87,7 +89,8 @@ impl FromStr for Uuid {
         for (place, byte) in text.iter().enumerate() {
             let digit = ALPHABET.iter().position(|a| a == byte).ok_or(ParseUuidError)? as u128;
             // The last digit carries two bits; the four to its right are padding.
-            bits = if place < TEXT_LEN - 1 { (bits << 6) | digit } else { (bits << 2) | (digit >> 4) };
+            bits =
+                if place < TEXT_LEN - 1 { (bits << 6) | digit } else { (bits << 2) | (digit >> 4) };
         }
         Ok(Self(bits))
     }

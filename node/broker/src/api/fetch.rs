@@ -1,0 +1,177 @@
+//! Fetch (key 1): records from the partitions a consumer names, as soon as there are enough.
+//!
+//! This file is the protocol: names, sessions (KIP-227, `fetch_session.rs`), what a response leaves
+//! out. The reading and waiting is `reading.rs`.
+
+use crate::client::Client;
+use crate::fetch_session::{Asked, Plan, Said, SessionError, Sessions, Wanted};
+use crate::reading::{self, Appetite, Look, whole};
+use crate::refusal::Refusal;
+use crate::shard::Shard;
+use flowstone_runtime::now;
+use flowstone_types::{PartitionId, Uuid};
+use flowstone_wire::messages::fetch_response::{
+    EpochEndOffset, FetchableTopicResponse, PartitionData,
+};
+use flowstone_wire::messages::{FetchRequest, FetchResponse, TopicName};
+use flowstone_wire::{ErrorCode, uuid_from_wire, uuid_to_wire};
+use std::rc::Rc;
+use std::time::Duration;
+
+/// How a consumer names a partition: by topic id since version 13, by name before. One that does
+/// not exist is kept as it was named, and answered so each time.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Key {
+    topic: TopicName,
+    topic_id: Uuid,
+    index: i32,
+}
+
+/// Versions from this on have sessions.
+const SESSIONS_SINCE_VERSION: i16 = 7;
+/// `isolation_level` of a consumer that wants no records of aborted transactions.
+const READ_COMMITTED: i8 = 1;
+
+/// Answers a fetch.
+pub async fn handle(
+    shard: &Rc<Shard>,
+    client: &Client,
+    sessions: &mut Sessions<Key>,
+    request: FetchRequest,
+) -> FetchResponse {
+    if request.replica_id.0 >= 0 || request.replica_state.replica_id.0 >= 0 {
+        return refuse(ErrorCode::NotLeaderOrFollower); // No other node is a replica of ours.
+    }
+    let sessionless = client.version < SESSIONS_SINCE_VERSION;
+    let asked = Asked {
+        id: request.session_id,
+        epoch: if sessionless { -1 } else { request.session_epoch },
+    };
+    let forgotten: Vec<Key> = forgotten(&request);
+    let plan = sessions.plan(asked, wanted(&request), &forgotten, shard.new_session_id());
+    let plan = match plan {
+        Ok(plan) => plan,
+        Err(SessionError::IdNotFound) => return refuse(ErrorCode::FetchSessionIdNotFound),
+        Err(SessionError::InvalidEpoch) => return refuse(ErrorCode::InvalidFetchSessionEpoch),
+    };
+    let appetite = Appetite {
+        min_bytes: usize::try_from(request.min_bytes).unwrap_or(0),
+        until: now().after(Duration::from_millis(request.max_wait_ms.max(0) as u64)),
+        max_bytes: (request.max_bytes.max(0) as usize)
+            .min(shard.node.config.settings.fetch_bytes_max as usize),
+    };
+    let tasks = plan.wanted.iter().map(|wanted| resolve(shard, client, wanted)).collect();
+    let looks = reading::read(shard, tasks, appetite).await;
+    respond(sessions, plan, looks, request.isolation_level)
+}
+
+fn wanted(request: &FetchRequest) -> Vec<Wanted<Key>> {
+    let topics = request.topics.iter();
+    topics
+        .flat_map(|topic| {
+            topic.partitions.iter().map(|partition| Wanted {
+                key: key(&topic.topic, uuid_from_wire(topic.topic_id), partition.partition),
+                offset: partition.fetch_offset,
+                max_bytes: partition.partition_max_bytes,
+                current_leader_epoch: partition.current_leader_epoch,
+                last_fetched_epoch: partition.last_fetched_epoch,
+            })
+        })
+        .collect()
+}
+
+fn forgotten(request: &FetchRequest) -> Vec<Key> {
+    let topics = request.forgotten_topics_data.iter();
+    topics
+        .flat_map(|topic| {
+            topic
+                .partitions
+                .iter()
+                .map(|index| key(&topic.topic, uuid_from_wire(topic.topic_id), *index))
+        })
+        .collect()
+}
+
+fn key(topic: &TopicName, topic_id: Uuid, index: i32) -> Key {
+    Key { topic: topic.clone(), topic_id, index }
+}
+
+fn resolve(
+    shard: &Shard,
+    client: &Client,
+    wanted: &Wanted<Key>,
+) -> Result<(PartitionId, Wanted<()>), Refusal> {
+    let id = shard.resolve(&wanted.key.topic, wanted.key.topic_id, wanted.key.index)?;
+    client.touches(shard.owner_of(id));
+    let wanted = Wanted {
+        key: (),
+        offset: wanted.offset,
+        max_bytes: wanted.max_bytes,
+        current_leader_epoch: wanted.current_leader_epoch,
+        last_fetched_epoch: wanted.last_fetched_epoch,
+    };
+    Ok((id, wanted))
+}
+
+fn refuse(code: ErrorCode) -> FetchResponse {
+    FetchResponse::default().with_error_code(code as i16)
+}
+
+fn respond(
+    sessions: &mut Sessions<Key>,
+    plan: Plan<Key>,
+    looks: Vec<Look>,
+    isolation_level: i8,
+) -> FetchResponse {
+    let mut response = FetchResponse::default().with_session_id(plan.session_id);
+    for (wanted, look) in plan.wanted.into_iter().zip(looks) {
+        let key = wanted.key;
+        let data = partition_data(key.index, look, isolation_level);
+        let said = Said { high_watermark: data.high_watermark, log_start: data.log_start_offset };
+        let always = data.error_code != 0
+            || data.records.as_ref().is_some_and(|records| !records.is_empty())
+            || data.diverging_epoch.end_offset >= 0;
+        if !sessions.is_news(&key, said, always) && plan.incremental {
+            continue;
+        }
+        match response.responses.last_mut() {
+            Some(topic)
+                if topic.topic == key.topic && topic.topic_id == uuid_to_wire(key.topic_id) =>
+            {
+                topic.partitions.push(data);
+            }
+            _ => response.responses.push(
+                FetchableTopicResponse::default()
+                    .with_topic(key.topic)
+                    .with_topic_id(uuid_to_wire(key.topic_id))
+                    .with_partitions(vec![data]),
+            ),
+        }
+    }
+    response
+}
+
+fn partition_data(index: i32, look: Look, isolation_level: i8) -> PartitionData {
+    let data = PartitionData::default().with_partition_index(index);
+    let found = match look {
+        Ok(found) => found,
+        Err(refusal) => {
+            return data
+                .with_error_code(refusal.code as i16)
+                .with_high_watermark(-1)
+                .with_last_stable_offset(-1)
+                .with_log_start_offset(-1);
+        }
+    };
+    let mut data = data
+        .with_high_watermark(found.high_watermark.0)
+        // Without transactions nothing is undecided: what is committed is stable.
+        .with_last_stable_offset(found.high_watermark.0)
+        .with_log_start_offset(found.log_start.0)
+        .with_records(Some(whole(found.parts)));
+    data.aborted_transactions = (isolation_level == READ_COMMITTED).then(Vec::new);
+    if let Some((epoch, end)) = found.diverging {
+        data.diverging_epoch = EpochEndOffset::default().with_epoch(epoch.0).with_end_offset(end.0);
+    }
+    data
+}

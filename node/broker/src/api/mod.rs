@@ -1,0 +1,106 @@
+//! One file for each Kafka API; this one sends each request to its file.
+//!
+//! `RequestBody` has one variant for each row of the API table in node/wire, so an API that is
+//! advertised and has no handler does not compile.
+
+use crate::connection::ConnectionState;
+use crate::replies::{Pending, Reply};
+use crate::shard::Shard;
+use flowstone_runtime::now;
+use flowstone_wire::{ReplyTo, Request, RequestBody, ResponseBody};
+use std::rc::Rc;
+
+mod api_versions;
+mod authorized;
+mod delete_records;
+mod describe_cluster;
+mod describe_producers;
+mod describe_topic_partitions;
+pub mod fetch;
+mod find_coordinator;
+mod init_producer_id;
+mod list_offsets;
+mod metadata;
+mod offset_for_leader_epoch;
+mod produce;
+
+/// Whether a request may be worked on before the replies to those ahead of it have left. Produce
+/// may: it is appended in order, and its reply waits in the queue.
+pub fn overlaps(request: &Request) -> bool {
+    matches!(request.body, RequestBody::Produce(_))
+}
+
+/// Works on a request. What comes back is its reply: at once, or, for a produce, once what it
+/// appended is committed.
+pub async fn answer(
+    shard: &Rc<Shard>,
+    connection: &mut ConnectionState,
+    request: Request,
+) -> Pending {
+    use RequestBody as Body;
+    let began = now();
+    let reply_to = request.header.reply_to();
+    let client = &connection.client;
+    let response: ResponseBody = match request.body {
+        Body::Produce(produce) => {
+            let acks = produce.acks;
+            let begun = produce::begin(shard, client, produce).await;
+            let shard = Rc::clone(shard);
+            return Box::pin(async move {
+                let response = begun.answer().await;
+                if acks == 0 {
+                    shard.metrics.answered(reply_to.api, now().since(began));
+                    return match produce::failure(&response) {
+                        None => Reply::Nothing,
+                        Some(why) => Reply::HangUp(why),
+                    };
+                }
+                encode(&shard, reply_to, response.into(), began)
+            });
+        }
+        Body::Fetch(fetch) => {
+            let sessions = &mut connection.sessions;
+            fetch::handle(shard, client, sessions, fetch).await.into()
+        }
+        Body::ListOffsets(list) => list_offsets::handle(shard, client, list).await.into(),
+        Body::Metadata(metadata) => metadata::handle(shard, client, metadata).await.into(),
+        Body::FindCoordinator(find) => find_coordinator::handle(shard, client, find).await.into(),
+        Body::ApiVersions(versions) => {
+            api_versions::handle(shard, &request.header, &versions).into()
+        }
+        Body::DeleteRecords(delete) => delete_records::handle(shard, delete).await.into(),
+        Body::InitProducerId(init) => init_producer_id::handle(shard, init).await.into(),
+        Body::OffsetForLeaderEpoch(epochs) => {
+            offset_for_leader_epoch::handle(shard, epochs).await.into()
+        }
+        Body::DescribeCluster(describe) => {
+            describe_cluster::handle(shard, client, &describe).into()
+        }
+        Body::DescribeProducers(describe) => {
+            describe_producers::handle(shard, describe).await.into()
+        }
+        Body::DescribeTopicPartitions(describe) => {
+            describe_topic_partitions::handle(shard, &describe).into()
+        }
+        _ => return Box::pin(std::future::ready(Reply::HangUp("not here yet".into()))),
+    };
+    let reply = encode(shard, reply_to, response, began);
+    Box::pin(std::future::ready(reply))
+}
+
+/// The reply's bytes. A response that its version cannot express is a fault of ours that a peer may
+/// steer towards: it costs the peer its connection, not the node.
+fn encode(
+    shard: &Shard,
+    reply_to: ReplyTo,
+    response: ResponseBody,
+    began: flowstone_types::Instant,
+) -> Reply {
+    let mut parts = Vec::new();
+    let encoded = reply_to.encode(&response, &mut parts);
+    shard.metrics.answered(reply_to.api, now().since(began));
+    match encoded {
+        Ok(_) => Reply::Parts(parts),
+        Err(error) => Reply::HangUp(error.to_string()),
+    }
+}

@@ -1,0 +1,101 @@
+//! Who is at the other end of a connection, and which shard it keeps asking for.
+
+use flowstone_wire::{RequestHeader, StrBytes};
+use std::cell::Cell;
+use std::net::SocketAddr;
+
+/// `client.id` of Kafka's own admin clients inside brokers, which may write to internal topics.
+const ADMIN_CLIENT_ID: &str = "__admin_client";
+
+/// Touches of partitions after which a connection's habits are judged, and forgotten.
+const HABIT_TOUCHES: u32 = 64;
+/// Of these, so many must be another shard's for the connection to move there: three quarters.
+const MOVE_TOUCHES: u32 = HABIT_TOUCHES / 4 * 3;
+
+/// A connection's client.
+pub struct Client {
+    /// Its address.
+    pub address: SocketAddr,
+    /// The listener it came in by.
+    pub listener: &'static str,
+    /// `client.id` of its last request.
+    pub id: Option<StrBytes>,
+    /// API version of its last request.
+    pub version: i16,
+    habit: Cell<Habit>,
+}
+
+/// Which shard was touched most, as far as one candidate and its lead tell (Boyer-Moore): a shard
+/// with a majority always ends as the candidate.
+#[derive(Clone, Copy, Default)]
+struct Habit {
+    touches: u32,
+    candidate: usize,
+    of_candidate: u32,
+    lead: u32,
+}
+
+impl Client {
+    /// A client that has not asked anything yet.
+    pub fn new(address: SocketAddr, listener: &'static str) -> Self {
+        Self { address, listener, id: None, version: 0, habit: Cell::default() }
+    }
+
+    /// Takes note of a request's header.
+    pub fn asks(&mut self, header: &RequestHeader) {
+        self.id.clone_from(&header.client_id);
+        self.version = header.version;
+    }
+
+    /// Whether it calls itself an admin client of a broker.
+    pub fn is_admin(&self) -> bool {
+        self.id.as_deref() == Some(ADMIN_CLIENT_ID)
+    }
+
+    /// Its request touched a partition of shard `owner`.
+    pub fn touches(&self, owner: usize) {
+        let mut habit = self.habit.get();
+        habit.touches += 1;
+        if habit.lead == 0 && habit.candidate != owner {
+            habit = Habit { candidate: owner, of_candidate: 0, ..habit };
+        }
+        if habit.candidate == owner {
+            habit.lead += 1;
+            habit.of_candidate += 1;
+        } else {
+            habit.lead -= 1;
+        }
+        self.habit.set(habit);
+    }
+
+    /// The shard where this connection would have less to forward than on `here`, if its last
+    /// requests agree on one.
+    pub fn better_home(&self, here: usize) -> Option<usize> {
+        let habit = self.habit.get();
+        if habit.touches < HABIT_TOUCHES {
+            return None;
+        }
+        self.habit.set(Habit::default());
+        (habit.candidate != here && habit.of_candidate >= MOVE_TOUCHES).then_some(habit.candidate)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn home_after(touches: impl Iterator<Item = usize>) -> Option<usize> {
+        let client = Client::new(([127, 0, 0, 1], 1).into(), "PLAINTEXT");
+        touches.for_each(|owner| client.touches(owner));
+        client.better_home(0)
+    }
+
+    #[test]
+    fn a_connection_moves_to_where_most_of_its_partitions_are() {
+        assert_eq!(home_after((0..64).map(|_| 1)), Some(1));
+        assert_eq!(home_after((0..64).map(|n| usize::from(n % 8 != 0))), Some(1));
+        assert_eq!(home_after((0..64).map(|_| 0)), None, "it is there already");
+        assert_eq!(home_after((0..64).map(|n| n % 2)), None, "no majority, no move");
+        assert_eq!(home_after((0..63).map(|_| 1)), None, "too early to say");
+    }
+}

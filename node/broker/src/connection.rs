@@ -1,0 +1,179 @@
+//! One client connection: reads requests, lets them be answered, keeps the order.
+//!
+//! A request's way: here -> `api::answer` -> `api/<name>.rs` -> `partition.rs` -> the store, and
+//! its reply back through `replies.rs`. As in Kafka the requests of a connection are worked on one
+//! after the other; only produce requests overlap: each is appended before the next is read, but
+//! its wait for the disk holds up nobody. A connection moves to the shard that owns most of what it
+//! touches.
+
+use crate::api;
+use crate::api::fetch::Key;
+use crate::budget::Budget;
+use crate::client::Client;
+use crate::fetch_session::Sessions;
+use crate::frames::{FrameError, Frames};
+use crate::listener::DOOR_SHARD;
+use crate::replies::Replies;
+use crate::shard::Shard;
+use bytes::Bytes;
+use flowstone_runtime::{self as runtime, Detached, now, spawn};
+use flowstone_types::Instant;
+use flowstone_wire::{self as wire, DecodeError};
+use futures_lite::future::zip;
+use std::cell::Cell;
+use std::rc::Rc;
+use thiserror::Error;
+use tracing::{debug, warn};
+
+/// Bytes of requests that one connection may have on their way; it is not read from past that.
+/// Five of the largest batches of Kafka's default size (`max.in.flight.requests.per.connection`).
+const CONNECTION_BYTES_MAX: u64 = 8 * 1024 * 1024;
+
+/// A connection between two shards.
+pub struct Moving {
+    socket: Detached,
+    /// What was received of the requests to come.
+    staged: Bytes,
+    state: ConnectionState,
+}
+
+/// What a connection's client told and opened so far; goes with it from shard to shard.
+pub struct ConnectionState {
+    /// Who it is.
+    pub client: Client,
+    /// Its fetch sessions.
+    pub sessions: Sessions<Key>,
+}
+
+impl Moving {
+    /// A connection that was just accepted.
+    pub fn accepted(socket: Detached, client: Client) -> Self {
+        let state = ConnectionState { client, sessions: Sessions::default() };
+        Self { socket, staged: Bytes::new(), state }
+    }
+}
+
+/// What its shard can do to a connection from outside: end it.
+pub struct Handle {
+    socket: runtime::Connection,
+    last_request: Cell<Instant>,
+    /// A request is being worked on.
+    working: Cell<bool>,
+    replies: Replies,
+}
+
+impl Handle {
+    /// Ends the connection if its last whole request came before `since`.
+    pub fn close_if_idle(&self, since: Instant) {
+        if self.last_request.get() < since {
+            self.socket.shutdown();
+        }
+    }
+
+    /// Ends the connection if no request of it is under way.
+    pub fn close_if_quiet(&self) {
+        if !self.working.get() && self.replies.is_empty() {
+            self.socket.shutdown();
+        }
+    }
+
+    /// Ends the connection: the node stops.
+    pub fn close(&self) {
+        self.socket.shutdown();
+    }
+}
+
+/// Why a connection ended.
+#[derive(Debug, Error)]
+enum End {
+    #[error(transparent)]
+    Frame(#[from] FrameError),
+    #[error("bad request: {0}")]
+    Request(#[from] DecodeError),
+    #[error("{0}")]
+    Replies(String),
+}
+
+/// Serves a connection until it ends or moves away.
+pub async fn serve(shard: Rc<Shard>, arrived: Moving) {
+    let Moving { socket, staged, mut state } = arrived;
+    let socket = socket.attach();
+    let handle = Rc::new(Handle {
+        socket: socket.clone(),
+        last_request: Cell::new(now()),
+        working: Cell::new(false),
+        replies: Replies::default(),
+    });
+    let entry = shard.connections.enter(Rc::clone(&handle));
+    let mut frames =
+        Frames::new(staged, shard.node.config.settings.socket_request_bytes_max as usize);
+    let reading = async {
+        let ended = requests(&shard, &handle, &mut frames, &mut state).await;
+        handle.replies.complete();
+        ended
+    };
+    let (ended, ()) = zip(reading, handle.replies.send_all(&socket)).await;
+    shard.connections.leave(entry);
+    drop(handle);
+    match ended {
+        Ok(to) => {
+            let moving = Moving { socket: socket.detach(), staged: frames.into_staged(), state };
+            let arrive = move |shard: &Rc<Shard>| spawn(serve(Rc::clone(shard), moving));
+            shard.peers.send(to, Box::new(arrive)).await;
+            let from = shard.index;
+            shard.peers.send(DOOR_SHARD, Box::new(move |s| s.door.moved(from, to))).await;
+        }
+        Err(end) => {
+            socket.shutdown();
+            report(&shard, &state.client, &end);
+            let (address, from) = (state.client.address.ip(), shard.index);
+            shard.peers.send(DOOR_SHARD, Box::new(move |s| s.door.left(address, from))).await;
+        }
+    }
+}
+
+/// Reads and works on requests; returns the shard that the connection should move to.
+async fn requests(
+    shard: &Rc<Shard>,
+    handle: &Handle,
+    frames: &mut Frames,
+    state: &mut ConnectionState,
+) -> Result<usize, End> {
+    let replies = &handle.replies;
+    let budget = Budget::new(CONNECTION_BYTES_MAX);
+    loop {
+        let frame = frames.next(&handle.socket).await?;
+        handle.last_request.set(now());
+        handle.working.set(true);
+        let bytes = frame.len() as u64;
+        let held = [budget.take(bytes).await, shard.request_budget.take(bytes).await];
+        let request = wire::decode(frame)?;
+        state.client.asks(&request.header);
+        if api::overlaps(&request) {
+            replies.check().map_err(End::Replies)?;
+        } else {
+            replies.drained().await.map_err(End::Replies)?;
+        }
+        let pending = api::answer(shard, state, request).await;
+        replies.push(pending, held);
+        handle.working.set(false);
+        if let Some(to) = state.client.better_home(shard.index) {
+            replies.drained().await.map_err(End::Replies)?;
+            return Ok(to);
+        }
+    }
+}
+
+/// One line about a peer that did something wrong; a peer that just went is no news.
+fn report(shard: &Shard, client: &Client, end: &End) {
+    let peer = client.address;
+    match end {
+        End::Frame(FrameError::Closed | FrameError::Lost(_)) => debug!(%peer, "{end}"),
+        End::Frame(FrameError::Length(_)) | End::Request(_) | End::Replies(_) => {
+            let id = client.id.as_deref().unwrap_or("");
+            shard.complaints.complain(|left_out| {
+                warn!(%peer, client_id = id, left_out, "closed a connection: {end}");
+            });
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! The node's disks: are they ours, are they formatted, and which run of them is this?
+//!
+//! A directory says whose it is in `meta.properties` (cluster id, node id, directory id). Everything
+//! else is refused: a foreign disk in our slots is an operator's mistake, and writing to it would be
+//! ours (faults.md S19).
+
+use crate::node::{ListenerPlan, MemoryPlan, Node, controller_endpoint};
+use crate::start::Served;
+use anyhow::{Context, bail, ensure};
+use bytes::Bytes;
+use flowstone_config::Config;
+use flowstone_log::{MetaProperties, names};
+use flowstone_metadata::format::{BOOTSTRAP_CHECKPOINT, Format};
+use flowstone_metadata::{MetadataRecord, MetadataVersion, snapshot_file};
+use flowstone_runtime::{fs, random_bytes, wall_clock};
+use flowstone_store::LogDir;
+use flowstone_types::{NodeId, Uuid};
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use tracing::warn;
+
+/// Opens the directories of `log.dirs`, once it is certain that they are this node's.
+pub async fn open(
+    config: &Config,
+    shards: usize,
+    memory: MemoryPlan,
+    served: Served,
+    listeners: Vec<ListenerPlan>,
+) -> anyhow::Result<Node> {
+    let paths: Vec<PathBuf> = config.data_dirs.iter().map(PathBuf::from).collect();
+    let metadata_path = PathBuf::from(&config.metadata_dir);
+    let mut all = paths.clone();
+    if !all.contains(&metadata_path) {
+        all.push(metadata_path.clone());
+    }
+    let mut found: Vec<(PathBuf, MetaProperties)> = Vec::new();
+    for path in all {
+        let meta = identity(&path).await?;
+        check(config, &path, &meta, found.first())?;
+        if let Some((other, _)) = found.iter().find(|(_, m)| m.directory_id == meta.directory_id) {
+            bail!(
+                "{} and {} have the same directory.id: one is a copy of the other, take it out of log.dirs",
+                other.display(),
+                path.display()
+            );
+        }
+        found.push((path, meta));
+    }
+    let mut dirs = Vec::new();
+    let mut metadata_dir = None;
+    let mut cluster_id = String::new();
+    for (path, meta) in found {
+        let id = meta.directory_id.expect("`check` wants one");
+        let dir = LogDir::open(path.clone(), id).await?;
+        if path == metadata_path {
+            metadata_dir = Some(dir.clone());
+        }
+        if paths.contains(&path) {
+            dirs.push(dir);
+        }
+        cluster_id = meta.cluster_id;
+    }
+    let metadata_dir = metadata_dir.expect("it is among all");
+    let direct_io = direct_io(config, served).await?;
+    Ok(Node {
+        id: NodeId(config.settings.node_id),
+        cluster_id,
+        incarnation: fresh_id(),
+        dirs,
+        metadata_dir,
+        direct_io,
+        shards,
+        memory,
+        listeners,
+        started: wall_clock(),
+        broker_epoch: OnceLock::new(),
+        config: config.clone(),
+    })
+}
+
+async fn identity(path: &Path) -> anyhow::Result<MetaProperties> {
+    let file = path.join(names::META_PROPERTIES);
+    let there =
+        fs::exists(&file).await.with_context(|| format!("cannot look into {}", path.display()))?;
+    ensure!(
+        there,
+        "{} is not formatted: run `flowstone format --standalone -t CLUSTER_ID -c FILE` once",
+        path.display()
+    );
+    let bytes = fs::read(&file).await.with_context(|| format!("cannot read {}", file.display()))?;
+    let meta = MetaProperties::decode(&String::from_utf8_lossy(&bytes));
+    meta.with_context(|| format!("{} is damaged", file.display()))
+}
+
+fn check(
+    config: &Config,
+    path: &Path,
+    meta: &MetaProperties,
+    first: Option<&(PathBuf, MetaProperties)>,
+) -> anyhow::Result<()> {
+    ensure!(
+        meta.node_id.0 == config.settings.node_id,
+        "{} belongs to node {}, this is node {}: check node.id and log.dirs",
+        path.display(),
+        meta.node_id,
+        config.settings.node_id
+    );
+    if let Some((other, first)) = first {
+        ensure!(
+            meta.cluster_id == first.cluster_id,
+            "{} belongs to cluster {}, {} to cluster {}: check log.dirs",
+            path.display(),
+            meta.cluster_id,
+            other.display(),
+            first.cluster_id
+        );
+    }
+    ensure!(
+        meta.directory_id.is_some(),
+        "{} has no directory.id: it was written by Kafka before 3.7; start Apache Kafka 3.7 or later on it once",
+        path.display()
+    );
+    Ok(())
+}
+
+/// Formats this node's directories where none of them is formatted yet: `flowstoned dev` needs no
+/// `flowstone format`.
+pub async fn format_if_new(config: &Config) -> anyhow::Result<()> {
+    let paths: Vec<PathBuf> = config.data_dirs.iter().map(PathBuf::from).collect();
+    for path in &paths {
+        fs::create_dir_all(path)
+            .await
+            .with_context(|| format!("cannot make {}", path.display()))?;
+        if fs::exists(&path.join(names::META_PROPERTIES)).await? {
+            return Ok(());
+        }
+    }
+    let format = Format {
+        cluster_id: fresh_id().to_string(),
+        node_id: NodeId(config.settings.node_id),
+        version: MetadataVersion::LATEST,
+        features: Vec::new(),
+        standalone: Some(controller_endpoint(config)),
+        directory_ids: paths.iter().map(|_| fresh_id()).collect(),
+    };
+    for file in format.files(wall_clock())? {
+        let path = paths[file.dir].join(&file.path);
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent).await?;
+        }
+        fs::write_atomic(&path, file.bytes.to_vec())
+            .await
+            .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Whether direct I/O is used: always, but for `dev` on a file system that has none.
+async fn direct_io(config: &Config, served: Served) -> anyhow::Result<bool> {
+    if config.settings.data_buffered {
+        return Ok(false);
+    }
+    for path in config.data_dirs.iter().map(Path::new) {
+        let space =
+            fs::space(path).await.with_context(|| format!("cannot look at {}", path.display()))?;
+        if space.direct {
+            continue;
+        }
+        let (dir, kind) = (path.display(), space.kind);
+        ensure!(
+            served == Served::Dev,
+            "{dir} is on {kind}, which cannot do direct I/O (O_DIRECT): put log.dirs on ext4 or XFS"
+        );
+        warn!(
+            "{dir} is on {kind}, which cannot do direct I/O: using the page cache, flushed as often"
+        );
+        return Ok(false);
+    }
+    Ok(true)
+}
+
+/// A random id, never a reserved one.
+pub fn fresh_id() -> Uuid {
+    loop {
+        if let Some(id) = Uuid::from_random(random_bytes()) {
+            return id;
+        }
+    }
+}
+
+/// Tells of directories of topics that the cluster does not have: they are left alone.
+pub async fn report_strays(node: &Node, image: &flowstone_metadata::Image) {
+    for dir in &node.dirs {
+        let Ok(partitions) = dir.partitions().await else { continue };
+        for found in partitions {
+            let known = match found.topic_id {
+                Some(id) => image.topics.with_id(id).is_some(),
+                None => image.topics.named(&found.topic).is_some(),
+            };
+            if !known && found.topic != crate::metadata_log::CLUSTER_METADATA {
+                warn!(
+                    dir = %dir.path().display(),
+                    topic = found.topic,
+                    partition = found.index,
+                    "stray partition: the cluster has no such topic; its directory is left alone"
+                );
+            }
+        }
+    }
+}
+
+/// What formatting left for a first controller; nothing where `bootstrap.checkpoint` is missing.
+pub async fn bootstrap_records(node: &Node) -> anyhow::Result<Vec<MetadataRecord>> {
+    let path = node.metadata_dir.path().join(BOOTSTRAP_CHECKPOINT);
+    if !fs::exists(&path).await? {
+        return Ok(Vec::new());
+    }
+    let file = Bytes::from(fs::read(&path).await?);
+    let (_, records) = snapshot_file::read_records(&file)
+        .with_context(|| format!("{} is damaged", path.display()))?;
+    Ok(records)
+}

@@ -1,0 +1,179 @@
+//! The door: accepts connections, holds the limits, sends each to the least loaded shard.
+//!
+//! Runs on shard 0 only, so its counts need no lock; a connection that ends elsewhere is reported
+//! here by mail.
+
+use crate::client::Client;
+use crate::connection::{self, Moving};
+use crate::node::{Endpoint, ListenerPlan};
+use crate::shard::Shard;
+use anyhow::Context;
+use flowstone_config::{self as config, Config};
+use flowstone_runtime::{Connection, Listener, local::Notify, sleep, spawn};
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::rc::Rc;
+use std::time::Duration;
+use tracing::warn;
+
+/// The shard that accepts.
+pub const DOOR_SHARD: usize = 0;
+
+/// A failed accept (out of file descriptors, most likely) is tried again after this.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// Who is connected, as far as limits and placement ask.
+pub struct Door {
+    per_shard: RefCell<Vec<usize>>,
+    per_address: RefCell<HashMap<IpAddr, usize>>,
+    total: Cell<usize>,
+    left: Notify,
+    closing: Cell<bool>,
+}
+
+impl Door {
+    /// A door to `shards` shards, with nobody inside.
+    pub fn new(shards: usize) -> Self {
+        Self {
+            per_shard: RefCell::new(vec![0; shards]),
+            per_address: RefCell::default(),
+            total: Cell::new(0),
+            left: Notify::new(),
+            closing: Cell::new(false),
+        }
+    }
+
+    /// Connections that are open on this node.
+    pub fn connections(&self) -> usize {
+        self.total.get()
+    }
+
+    /// A connection of `address` ended on shard `index`.
+    pub fn left(&self, address: IpAddr, index: usize) {
+        self.per_shard.borrow_mut()[index] -= 1;
+        let mut per_address = self.per_address.borrow_mut();
+        let count = per_address.get_mut(&address).expect("it was counted when it came");
+        *count -= 1;
+        if *count == 0 {
+            per_address.remove(&address);
+        }
+        self.total.set(self.total.get() - 1);
+        self.left.notify_all();
+    }
+
+    /// A connection moved between two shards.
+    pub fn moved(&self, from: usize, to: usize) {
+        let mut per_shard = self.per_shard.borrow_mut();
+        per_shard[from] -= 1;
+        per_shard[to] += 1;
+    }
+
+    /// Lets no one in any more.
+    pub fn close(&self) {
+        self.closing.set(true);
+        self.left.notify_all();
+    }
+
+    fn enter(&self, address: IpAddr) -> usize {
+        let mut per_shard = self.per_shard.borrow_mut();
+        let least = (0..per_shard.len()).min_by_key(|shard| per_shard[*shard]);
+        let shard = least.expect("a node has a shard");
+        per_shard[shard] += 1;
+        *self.per_address.borrow_mut().entry(address).or_default() += 1;
+        self.total.set(self.total.get() + 1);
+        shard
+    }
+}
+
+/// Binds the listeners for clients; what is told of each is the advertised listener of its name.
+pub async fn bind(config: &Config) -> anyhow::Result<(Vec<Listener>, Vec<ListenerPlan>)> {
+    let (mut listeners, mut plans) = (Vec::new(), Vec::new());
+    for wanted in &config.listeners {
+        let address = resolve(wanted)?;
+        let listener = Listener::bind(address).await.with_context(|| {
+            format!(
+                "cannot listen on {}://{address}: is another broker running there?",
+                wanted.listener
+            )
+        })?;
+        let bound = listener.local_addr();
+        let told = config.advertised.iter().find(|told| told.listener == wanted.listener);
+        let told = told.unwrap_or(wanted);
+        let host = told.host.clone().unwrap_or_else(own_host_name);
+        let port = if told.port == 0 { bound.port() } else { told.port };
+        let advertised = Endpoint { host, port };
+        plans.push(ListenerPlan { name: wanted.listener.clone().leak(), bound, advertised });
+        listeners.push(listener);
+    }
+    Ok((listeners, plans))
+}
+
+/// The address that a listener is bound to; without a host it is all of them.
+fn resolve(endpoint: &config::Endpoint) -> anyhow::Result<SocketAddr> {
+    let Some(host) = &endpoint.host else {
+        return Ok((Ipv6Addr::UNSPECIFIED, endpoint.port).into());
+    };
+    let mut found = (host.as_str(), endpoint.port)
+        .to_socket_addrs()
+        .with_context(|| format!("{}: cannot resolve {host}", endpoint.listener))?;
+    found.next().with_context(|| format!("{}: {host} has no address", endpoint.listener))
+}
+
+/// What clients are told where the configuration names no host.
+fn own_host_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    match name.trim() {
+        "" => "localhost".to_owned(),
+        name => name.to_owned(),
+    }
+}
+
+/// Accepts connections on `listener` until the door closes.
+pub async fn accept(shard: Rc<Shard>, listener: Listener, name: &'static str) {
+    let door = &shard.door;
+    while !door.closing.get() {
+        // As Kafka: at the limit of all, nobody is accepted until somebody leaves.
+        while door.total.get() >= shard.config().settings.connections_max as usize
+            && !door.closing.get()
+        {
+            door.left.notified().await;
+        }
+        match listener.accept().await {
+            Ok(socket) => admit(&shard, socket, name).await,
+            Err(error) => {
+                warn!(%error, "could not accept a connection");
+                sleep(ACCEPT_RETRY).await;
+            }
+        }
+    }
+}
+
+/// How many connections one address may have.
+fn connections_max(config: &Config, address: IpAddr) -> usize {
+    let own = config.connections_per_ip.iter().find(|(host, _)| host.parse() == Ok(address));
+    own.map_or(config.settings.connections_per_ip_max, |(_, limit)| *limit).max(0) as usize
+}
+
+async fn admit(shard: &Rc<Shard>, socket: Connection, listener: &'static str) {
+    let door = &shard.door;
+    let address = socket.peer().ip();
+    let limit = connections_max(&shard.config(), address);
+    let here = door.per_address.borrow().get(&address).copied().unwrap_or(0);
+    if door.closing.get() || here >= limit {
+        shard.complaints.complain(|left_out| {
+            warn!(%address, limit, left_out, "closed a connection: max.connections.per.ip is reached");
+        });
+        socket.shutdown();
+        return;
+    }
+    let to = door.enter(address);
+    let client = Client::new(socket.peer(), listener);
+    let moving = Moving::accepted(socket.detach(), client);
+    let arrive = move |shard: &Rc<Shard>| spawn(connection::serve(Rc::clone(shard), moving));
+    if to == shard.index {
+        arrive(shard);
+    } else {
+        shard.peers.send(to, Box::new(arrive)).await;
+    }
+}

@@ -1,0 +1,246 @@
+//! From settings to a serving node, and back down again.
+//!
+//! Shard 0 opens the disks and the metadata log, tells the others, opens the door last, and closes
+//! it first. The same code runs on the real back end and in simulation.
+
+use crate::controller::Controller;
+use crate::life::Stage;
+use crate::listener::{self, DOOR_SHARD};
+use crate::node::{MemoryPlan, Node};
+use crate::peers::{self, Job, MAILBOX_JOBS_MAX, Peers};
+use crate::shard::Shard;
+use crate::{disks, groups};
+use anyhow::Context;
+use flowstone_config::Config;
+use flowstone_runtime::{
+    Listener, Mailbox, Mailer, mailbox, now, sleep, spawn, termination, wall_clock,
+};
+use flowstone_store::{Store, StoreConfig};
+use std::rc::Rc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tracing::{error, info, warn};
+
+/// How often each shard looks whether housekeeping is due.
+const TICK: Duration = Duration::from_secs(1);
+/// How often a stopping shard looks which connections are quiet.
+const DRAIN_LOOK: Duration = Duration::from_millis(10);
+/// How long requests in flight may take to end once the node is told to stop.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// What a node expects of its disks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Served {
+    /// They are formatted, and do direct I/O.
+    Formatted,
+    /// `flowstoned dev`: they are formatted if they are new, and may be of any kind.
+    Dev,
+}
+
+/// What a node needs to start, and how its run ended; shared by its shards.
+pub struct Boot {
+    config: Config,
+    shards: usize,
+    memory: MemoryPlan,
+    served: Served,
+    mailers: Vec<Mailer<Job>>,
+    /// Each shard takes its own, once.
+    mailboxes: Mutex<Vec<Option<ShardMail>>>,
+    starts: Vec<Mailer<Option<Arc<Node>>>>,
+    failure: Mutex<Option<anyhow::Error>>,
+}
+
+struct ShardMail {
+    jobs: Mailbox<Job>,
+    start: Mailbox<Option<Arc<Node>>>,
+}
+
+impl Boot {
+    /// A node with this configuration, on so many shards, with so much memory for caches and requests.
+    pub fn new(config: Config, shards: usize, memory_bytes: u64, served: Served) -> Arc<Self> {
+        let memory = MemoryPlan::new(memory_bytes, shards);
+        let (mut mailers, mut starts, mut mailboxes) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..shards {
+            let (mailer, jobs) = mailbox(MAILBOX_JOBS_MAX);
+            let (starter, start) = mailbox(1);
+            mailers.push(mailer);
+            starts.push(starter);
+            mailboxes.push(Some(ShardMail { jobs, start }));
+        }
+        let mailboxes = Mutex::new(mailboxes);
+        Arc::new(Self {
+            config,
+            shards,
+            memory,
+            served,
+            mailers,
+            mailboxes,
+            starts,
+            failure: Mutex::new(None),
+        })
+    }
+
+    /// How the node's run ended: an error says why it could not start, or did not stop cleanly.
+    pub fn outcome(&self) -> anyhow::Result<()> {
+        let failure = self.failure.lock().expect("no shard panics and lives").take();
+        failure.map_or(Ok(()), Err)
+    }
+
+    /// Runs one shard until the node stops: what `launch` runs on each.
+    pub async fn run(self: Arc<Self>, index: usize) {
+        let mail = self.mailboxes.lock().expect("no shard panics and lives")[index].take();
+        let ShardMail { jobs, mut start } = mail.expect("each shard runs once");
+        if index != DOOR_SHARD {
+            let Some(node) = start.recv().await else { return };
+            let shard = self.shard(index, node);
+            spawn(peers::serve(Rc::clone(&shard), jobs));
+            run_tasks(&shard);
+            shard.life.ended().await;
+            return;
+        }
+        if let Err(why) = self.lead(jobs).await {
+            *self.failure.lock().expect("no shard panics and lives") = Some(why);
+            // Those that never heard of a node end now.
+            for start in &self.starts[1..] {
+                let _ = start.send(None);
+            }
+        }
+    }
+
+    fn shard(&self, index: usize, node: Arc<Node>) -> Rc<Shard> {
+        let store = Store::new(StoreConfig {
+            direct_io: node.direct_io,
+            memory_bytes: node.memory.store_bytes,
+            retention_check_ms: self.config.settings.log_retention_check_interval_ms,
+            checkpoint_ms: i64::from(self.config.settings.recovery_checkpoint_interval_ms),
+            producer_expiration_ms: i64::from(self.config.settings.producer_id_expiration_ms),
+            ..StoreConfig::new(node.dirs.clone())
+        });
+        Shard::new(index, node, Peers::new(self.mailers.clone()), store)
+    }
+
+    /// Shard 0: starts the node, serves, and stops it.
+    async fn lead(&self, jobs: Mailbox<Job>) -> anyhow::Result<()> {
+        let began = now();
+        let (listeners, plans) = listener::bind(&self.config).await?;
+        if self.served == Served::Dev {
+            disks::format_if_new(&self.config).await?;
+        }
+        let node = Arc::new(
+            disks::open(&self.config, self.shards, self.memory, self.served, plans).await?,
+        );
+        for start in &self.starts[1..] {
+            assert!(start.send(Some(Arc::clone(&node))).is_ok(), "the first mail of an empty box");
+        }
+        let shard = self.shard(DOOR_SHARD, Arc::clone(&node));
+        spawn(peers::serve(Rc::clone(&shard), jobs));
+        let served = self.serve(&shard, listeners, began).await;
+        // Whether it served or not: the others end, in order.
+        let stopped = stop(&shard, served.is_ok()).await;
+        served.and(stopped)
+    }
+
+    async fn serve(
+        &self,
+        shard: &Rc<Shard>,
+        listeners: Vec<Listener>,
+        began: flowstone_types::Instant,
+    ) -> anyhow::Result<()> {
+        Controller::start(shard).await.context("cannot start from the metadata log")?;
+        run_tasks(shard);
+        for (listener, plan) in listeners.into_iter().zip(&shard.node.listeners) {
+            spawn(listener::accept(Rc::clone(shard), listener, plan.name));
+        }
+        shard.life.set(Stage::Ready);
+        announce(shard, now().since(began));
+        termination().await;
+        Ok(())
+    }
+}
+
+/// Tasks that every shard runs while it lives.
+fn run_tasks(shard: &Rc<Shard>) {
+    spawn(groups::keep_time(Rc::clone(shard)));
+    let shard = Rc::clone(shard);
+    spawn(async move {
+        let idle = shard.node.config.settings.connections_idle_ms_max;
+        while shard.life.stage() < Stage::Stopping {
+            sleep(TICK).await;
+            shard.store.tick(wall_clock()).await;
+            if let Ok(idle) = u64::try_from(idle) {
+                let since = now().before(Duration::from_millis(idle));
+                shard.connections.for_each(|connection| connection.close_if_idle(since));
+            }
+            if let Some(controller) = shard.controller.get() {
+                controller.tick(&shard).await;
+            }
+        }
+    });
+}
+
+/// One line that says what runs here.
+fn announce(shard: &Shard, took: Duration) {
+    let node = &shard.node;
+    let dirs: Vec<String> = node.dirs.iter().map(|dir| dir.path().display().to_string()).collect();
+    let listeners: Vec<String> =
+        node.listeners.iter().map(|l| format!("{}://{}", l.name, l.bound)).collect();
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        node = node.id.0,
+        cluster = node.cluster_id,
+        roles = node.config.settings.process_roles.0.join(","),
+        shards = node.shards,
+        durability = ?node.config.topic(None).durability,
+        io = if node.direct_io { "direct" } else { "buffered" },
+        dirs = dirs.join(","),
+        listeners = listeners.join(","),
+        ?took,
+        "ready"
+    );
+}
+
+/// Ends the node: lets requests in flight end, closes the logs, and, where all of that went well,
+/// leaves the marker of a clean shutdown.
+async fn stop(shard: &Rc<Shard>, served: bool) -> anyhow::Result<()> {
+    if served {
+        info!("stopping");
+    }
+    shard.door.close();
+    shard.on_all(drain).await;
+    let closed = shard
+        .on_all(|shard: Rc<Shard>| async move {
+            let closed = shard.store.shutdown().await;
+            (shard.index, closed)
+        })
+        .await;
+    let mut clean = served;
+    for (index, closed) in closed {
+        if let Err(why) = closed {
+            error!(shard = index, "logs were not closed cleanly: {why}");
+            clean = false;
+        }
+    }
+    if clean {
+        let epoch = shard.node.broker_epoch();
+        for dir in &shard.node.dirs {
+            let closed = dir.close(epoch).await;
+            closed.with_context(|| format!("cannot mark {} as clean", dir.path().display()))?;
+        }
+        info!("stopped");
+    } else if served {
+        warn!("stopped, but not cleanly: the next start checks the logs");
+    }
+    shard.on_all(|shard: Rc<Shard>| async move { shard.life.set(Stage::Ended) }).await;
+    Ok(())
+}
+
+/// Closes each connection once nothing of it is under way, all of them after [`DRAIN`].
+async fn drain(shard: Rc<Shard>) {
+    shard.life.set(Stage::Stopping);
+    let until = now().after(DRAIN);
+    while shard.connections.len() > 0 && now() < until {
+        shard.connections.for_each(|connection| connection.close_if_quiet());
+        sleep(DRAIN_LOOK).await;
+    }
+    shard.connections.for_each(|connection| connection.close());
+}
