@@ -3,4 +3,5 @@
 mod brokers;
 mod common;
 mod configs;
+mod node;
 mod topics;
