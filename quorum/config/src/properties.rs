@@ -22,27 +22,39 @@ pub struct BadEscape {
 /// Reads a whole text. A key may come twice; the caller decides which counts.
 pub fn parse(text: &str) -> Result<Vec<Property>, BadEscape> {
     let mut properties = Vec::new();
-    let mut lines =
-        text.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line)).enumerate();
-    while let Some((number, line)) = lines.next() {
-        let line = line.trim_start_matches(is_blank);
-        if line.is_empty() || line.starts_with(['#', '!']) {
+    let mut lines = natural_lines(text).into_iter().zip(1..).peekable();
+    let (mut logical, mut start) = (String::new(), 0);
+    while let Some((natural, line)) = lines.next() {
+        let natural = natural.trim_start_matches(is_blank);
+        if logical.is_empty() && (natural.is_empty() || natural.starts_with(['#', '!'])) {
             continue;
         }
-        let mut logical = line.to_owned();
+        if logical.is_empty() {
+            start = line;
+        }
+        logical.push_str(natural);
         // An odd number of backslashes at its end carries a line on into the next, whose leading
         // blanks do not count. A comment is never carried on, nor does one begin within.
-        while logical.bytes().rev().take_while(|byte| *byte == b'\\').count() % 2 == 1 {
+        if logical.bytes().rev().take_while(|byte| *byte == b'\\').count() % 2 == 1 {
             logical.pop();
-            let Some((_, next)) = lines.next() else { break };
-            logical.push_str(next.trim_start_matches(is_blank));
+            if lines.peek().is_some() {
+                continue;
+            }
         }
-        let line = number + 1;
         let (key, value) = split(&logical);
-        let unescape = |text| unescape(text).ok_or(BadEscape { line });
-        properties.push(Property { key: unescape(key)?, value: unescape(value)?, line });
+        let unescape = |text| unescape(text).ok_or(BadEscape { line: start });
+        properties.push(Property { key: unescape(key)?, value: unescape(value)?, line: start });
+        logical.clear();
     }
     Ok(properties)
+}
+
+/// Lines end with `\n`, `\r` or both.
+fn natural_lines(text: &str) -> Vec<&str> {
+    let ended = text.strip_suffix('\n').unwrap_or(text);
+    let ended = ended.strip_suffix('\r').unwrap_or(ended);
+    let by_feed = ended.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line));
+    by_feed.flat_map(|line| line.split('\r')).collect()
 }
 
 fn is_blank(c: char) -> bool {
@@ -117,6 +129,8 @@ mod tests {
         );
         check("a=b\\\\\\\n c", "a", "b\\c");
         check("a=b\\", "a", "b");
+        check("\\\n# a comment\na=b\r", "a", "b");
+        check("\\", "", "");
         check(
             "listeners=PLAINTEXT://:9092,\\\n  # no comment",
             "listeners",
@@ -126,10 +140,10 @@ mod tests {
 
     #[test]
     fn lines_are_counted_and_comments_skipped() {
-        let text = "# a comment \\\n! another\n\n  \n a = 1\nb=2\\\n3\nc=4\n";
+        let text = "# a comment \\\n! another\n\n\\\n  \n a = 1\nb=2\\\n3\nc=4\n";
         let got: Vec<_> =
             parse(text).unwrap().into_iter().map(|p| (p.key, p.value, p.line)).collect();
-        let want = [("a", "1", 5), ("b", "23", 6), ("c", "4", 8)];
+        let want = [("a", "1", 6), ("b", "23", 7), ("c", "4", 9)];
         assert_eq!(got, want.map(|(k, v, line)| (k.to_owned(), v.to_owned(), line)));
     }
 
@@ -141,7 +155,7 @@ mod tests {
     }
 
     fn check(text: &str, key: &str, value: &str) {
-        let got = parse(text).unwrap();
-        assert_eq!(got, [Property { key: key.to_owned(), value: value.to_owned(), line: 1 }]);
+        let got: Vec<_> = parse(text).unwrap().into_iter().map(|p| (p.key, p.value)).collect();
+        assert_eq!(got, [(key.to_owned(), value.to_owned())]);
     }
 }
