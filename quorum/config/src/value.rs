@@ -34,8 +34,9 @@ impl Kind {
             Self::List => {
                 let List(mut items) = List::of_text(text);
                 items.sort_unstable();
-                if let Some(twice) = items.windows(2).find(|pair| pair[0] == pair[1]) {
-                    return Err(format!("The list has {} twice", twice[0]));
+                let twice = items.iter().zip(items.iter().skip(1)).find(|(a, b)| a == b);
+                if let Some((twice, _)) = twice {
+                    return Err(format!("The list has {twice} twice"));
                 }
                 true
             }
