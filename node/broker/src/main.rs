@@ -100,7 +100,7 @@ fn main() -> ExitCode {
         Ok(loaded) => loaded,
         Err(problems) => {
             eprintln!("flowstoned: the configuration cannot be used:");
-            problems.iter().for_each(|problem| eprintln!("  {problem}"));
+            problems.0.iter().for_each(|problem| eprintln!("  {problem}"));
             return ExitCode::from(EXIT_USAGE);
         }
     };
