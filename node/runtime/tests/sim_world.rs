@@ -204,6 +204,28 @@ fn the_end_of_all_mains_is_the_end_of_the_process() {
 }
 
 #[test]
+fn a_program_may_end_its_own_process() {
+    let world = World::new(11);
+    let machine = world.machine("node");
+    let control = world.control();
+    let aborts = control.clone();
+    world.boot(machine, 2, move |shard| {
+        let control = aborts.clone();
+        async move {
+            if shard == 0 {
+                sleep(Duration::from_millis(1)).await;
+                control.crash(machine);
+                return;
+            }
+            std::future::pending().await
+        }
+    });
+    world.run(async move { control.ended(machine).await });
+    world.run_for(Duration::from_millis(10));
+    assert!(!world.is_running(machine));
+}
+
+#[test]
 fn what_a_crash_drops_does_nothing() {
     struct Spawns(Rc<Cell<u32>>);
     impl Drop for Spawns {

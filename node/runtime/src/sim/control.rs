@@ -96,6 +96,9 @@ impl Control {
             let main = Rc::clone(&main);
             spawn_at(Here { machine: machine.0, incarnation, shard, shards }, async move {
                 main(shard).await;
+                if !is_alive(machine.0, incarnation) {
+                    return; // It ended its own process.
+                }
                 let left = with(|state| {
                     let home = &mut state.machines[machine.0];
                     home.mains -= 1;
@@ -161,9 +164,12 @@ impl Control {
         with(|state| state.machines[machine.0].powered = true);
     }
 
-    /// What the machine's disk does from now on.
+    /// What the machine's disk does from now on. Files that were broken for good are well again.
     pub fn set_disk_faults(&self, machine: MachineId, faults: DiskFaults) {
-        with(|state| state.machines[machine.0].disk_faults = faults);
+        with(|state| {
+            state.machines[machine.0].disk.repair();
+            state.machines[machine.0].disk_faults = faults;
+        });
     }
 
     /// Lets the next `times` operations of a kind fail (EIO) on files, or flushes of directories,

@@ -290,6 +290,15 @@ impl Disk {
         }
     }
 
+    /// No file is broken any more.
+    pub fn repair(&mut self) {
+        for node in self.nodes.values_mut() {
+            if let Node::File(file) = node {
+                file.broken = [false; 3];
+            }
+        }
+    }
+
     // ---- The end of a process, or of the power.
 
     /// All processes are gone: nothing is open any more. What was written stays.
@@ -318,7 +327,6 @@ impl Disk {
             match node {
                 Node::File(file) => {
                     file.content.power_loss(rng);
-                    file.broken = [false; 3];
                 }
                 Node::Directory(entries) => {
                     *entries = self.durable.get(inode).cloned().unwrap_or_default();
