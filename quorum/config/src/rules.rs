@@ -78,6 +78,19 @@ pub(crate) fn warnings(layers: &Layers) -> Vec<String> {
              broker.session.timeout.ms ({session})"
         ));
     }
+    // A cluster of one node cannot have more than one replica of anything.
+    for (key, what) in [
+        ("offsets.topic.replication.factor", "no consumer group will work"),
+        ("default.replication.factor", "topics cannot be created without saying how many replicas"),
+        ("min.insync.replicas", "nothing can be written with acks=all"),
+    ] {
+        if number(key) > 1 {
+            warnings.push(format!(
+                "{key} is {}, but the cluster is one node: {what}; set it to 1",
+                number(key)
+            ));
+        }
+    }
     warnings
 }
 
@@ -506,6 +519,30 @@ log.retention.check.interval.ms=300000
     fn a_late_heartbeat_is_warned_about() {
         let loaded = load(&["broker.heartbeat.interval.ms=5000"]).unwrap();
         assert!(loaded.warnings[0].contains("at most half"), "{:?}", loaded.warnings);
+    }
+
+    #[test]
+    fn replicas_that_cannot_be_are_warned_about() {
+        let bare: String = SAMPLE
+            .lines()
+            .filter(|l| !l.starts_with("offsets."))
+            .map(|l| l.to_owned() + "\n")
+            .collect();
+        let loaded = Config::load(Some(File { name: "f", text: &bare }), &[]).unwrap();
+        assert!(loaded.warnings[0].contains("offsets.topic.replication.factor is 3"));
+    }
+
+    /// Whatever is written, it is taken or refused: reading a checked text cannot fail.
+    #[test]
+    fn no_value_of_a_used_key_is_a_panic() {
+        let used = crate::keys::server_keys().filter(|key| key.treatment == crate::Treatment::Used);
+        for key in used {
+            for value in ["", " ", "0", "-1", "2147483647", "a,b", "a:1", "x://:1", "nonsense"] {
+                if let Ok(loaded) = load(&[&format!("{}={value}", key.name)]) {
+                    loaded.config.topic(None);
+                }
+            }
+        }
     }
 
     fn load(set: &[&str]) -> Result<Loaded, Problems> {
