@@ -127,6 +127,9 @@ bring_go() {
   command -v go >/dev/null || { say "no go on this machine: the Go clients are left out"; return; }
   local stamp=go-$(sum_of "$here"/go/*)
   done_before "$stamp" && return
+  # No download of another toolchain: a Go that is too old leaves these clients out.
+  export GOTOOLCHAIN=local
+  (cd "$here/go" && go list -m >/dev/null 2>&1) || { say "$(go version) is older than go.mod asks: the Go clients are left out"; return; }
   say "Go clients into $clients/go"
   mkdir -p "$clients/go"
   (cd "$here/go" && go test -c -o "$clients/go/smoke.test" .)

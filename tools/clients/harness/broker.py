@@ -29,6 +29,9 @@ KAFKA_ALONE = {
     "transaction.state.log.num.partitions": "4",
     "share.coordinator.state.topic.replication.factor": "1",
     "share.coordinator.state.topic.min.isr": "1",
+    # After a SIGKILL it waits for its former self's session to end; nine seconds by default.
+    "broker.session.timeout.ms": "2000",
+    "broker.heartbeat.interval.ms": "500",
 }
 
 START_SECONDS_MAX = 60  # Kafka takes 3 to 5 on two idle cores; a loaded machine takes its time.

@@ -1,0 +1,202 @@
+"""SIGKILL under load: nothing acknowledged is lost, doubled or out of order, and groups keep their place.
+
+Each cycle starts the broker on what the last kill left, checks everything acknowledged so far, loads it again and kills it at a random moment.
+KILL_CYCLES is how many (10 by default, 200 by `make kill`); KILL_SEED repeats the moments of a run.
+"""
+
+import os
+import random
+import threading
+import time
+
+import pytest
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from harness import wire
+from harness.until import until
+from harness.wire import Connection, array, int32, int64, string
+
+CYCLES = int(os.environ.get("KILL_CYCLES") or 10)
+SEED = int(os.environ.get("KILL_SEED") or time.time_ns() % 1_000_000)
+PARTITIONS = 3
+GROUP = "survivors"
+TOPIC = "kill"
+LOAD_SECONDS = (0.3, 1.5)  # How long a cycle loads the broker before the kill, at least and at most.
+CYCLE_SECONDS_MAX = 60
+
+
+class Ledger:
+    """What was sent and what was acknowledged, per partition, over all cycles."""
+
+    def __init__(self):
+        self.sent = {p: [] for p in range(PARTITIONS)}  # values, in the order in which they were given to the producer
+        self.acked = {p: {} for p in range(PARTITIONS)}  # offset -> value
+        self.unknown = {p: set() for p in range(PARTITIONS)}  # sent, never acknowledged: may be there, at most once
+
+    def acks(self):
+        return sum(map(len, self.acked.values()))
+
+
+def load(broker, ledger, cycle, stop):
+    """Produces unique values to every partition until told to stop, and notes every acknowledgement."""
+
+    def delivered(error, message):
+        partition, value = message.partition(), message.value()
+        if error is None:
+            assert message.offset() not in ledger.acked[partition], "two records acknowledged at one offset"
+            ledger.acked[partition][message.offset()] = value
+            ledger.unknown[partition].discard(value)
+
+    producer = Producer({
+        "bootstrap.servers": broker.bootstrap, "acks": "all", "enable.idempotence": True, "linger.ms": 1, "batch.num.messages": 200,
+        "message.timeout.ms": 3000, "queue.buffering.max.messages": 20000, "log_level": 0,
+    })  # fmt: skip
+    number = 0
+    while not stop.is_set():
+        for partition in range(PARTITIONS):
+            value = f"{cycle}/{partition}/{number}/".encode() + b"x" * (number % 700)
+            try:
+                producer.produce(TOPIC, value=value, partition=partition, on_delivery=delivered)
+            except BufferError:
+                producer.poll(0.01)
+                continue
+            except Exception as error:  # noqa: BLE001  # A fatal producer error ends this cycle's load; what was acknowledged still counts.
+                if getattr(error, "args", [None])[0] and error.args[0].code() == KafkaError._FATAL:
+                    return producer
+                raise
+            ledger.sent[partition].append(value)
+            ledger.unknown[partition].add(value)
+        number += 1
+        producer.poll(0)
+    return producer
+
+
+def commits(broker, committed, stop):
+    """Commits rising offsets of the group, noting each that was acknowledged. Raw requests: they end with the connection, and nothing retries."""
+    offset = committed.get("acked", 0)
+    while not stop.is_set():
+        try:
+            with Connection(broker.port, timeout=5) as connection:
+                while not stop.is_set():
+                    committed["asked"] = offset + 1
+                    body = string(GROUP) + int32(-1) + string("") + int64(-1) + array([string(TOPIC) + array([int32(0) + int64(offset + 1) + string("")])])
+                    reply = connection.ask(wire.OFFSET_COMMIT, 2, body)
+                    ((_, ((_, error),)),) = reply.array(lambda: (reply.string(), reply.array(lambda: (reply.int32(), reply.int16()))))  # noqa: B023
+                    if error == 0:
+                        offset += 1
+                        committed["acked"] = offset
+        except OSError:
+            time.sleep(0.02)  # The broker was killed under it: this commit may or may not be there.
+
+
+def read_all(broker):
+    """{partition: [(offset, value)]} of the whole topic."""
+    consumer = Consumer({"bootstrap.servers": broker.bootstrap, "group.id": "the-auditor", "enable.auto.commit": False, "auto.offset.reset": "error", "log_level": 0})
+    ends, seen = {}, {p: [] for p in range(PARTITIONS)}
+    for partition in range(PARTITIONS):
+        low, high = consumer.get_watermark_offsets(TopicPartition(TOPIC, partition), timeout=20)
+        assert low == 0
+        ends[partition] = high
+    consumer.assign([TopicPartition(TOPIC, partition, 0) for partition in range(PARTITIONS)])
+    deadline = time.monotonic() + CYCLE_SECONDS_MAX
+    while any(len(seen[p]) < ends[p] for p in seen):
+        assert time.monotonic() < deadline, f"read {[len(seen[p]) for p in seen]} of {ends}"
+        for message in consumer.consume(10000, timeout=0.2):
+            assert message.error() is None, message.error()
+            seen[message.partition()].append((message.offset(), message.value()))
+    consumer.close()
+    return seen
+
+
+def audit(ledger, seen):
+    """The whole rule, partition by partition."""
+    for partition, records in seen.items():
+        assert [offset for offset, _ in records] == list(range(len(records))), f"partition {partition}: offsets have holes"
+        there = dict(records)
+        for offset, value in ledger.acked[partition].items():
+            assert there.get(offset) == value, f"partition {partition}: acknowledged at {offset}, and there is {there.get(offset, b'nothing')[:40]!r}"
+        values = [value for _, value in records]
+        assert len(set(values)) == len(values), f"partition {partition}: a record is there twice"
+        place = {value: n for n, value in enumerate(ledger.sent[partition])}
+        order = [place[value] for value in values]  # A KeyError here: a record that nobody sent.
+        assert order == sorted(order), f"partition {partition}: out of order"
+
+
+@pytest.mark.timeout(CYCLES * CYCLE_SECONDS_MAX)
+def test_kill_under_load(new_broker, capsys):
+    moments = random.Random(SEED)
+    with capsys.disabled():
+        print(f"\n{CYCLES} cycles, KILL_SEED={SEED}", flush=True)
+    broker = new_broker()
+    broker.start()
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap, "log_level": 0})
+    admin.create_topics([NewTopic(TOPIC, PARTITIONS, 1, config={"segment.bytes": str(1 << 20)})])[TOPIC].result(20)
+    ledger, committed = Ledger(), {}
+    starts = []
+    for cycle in range(CYCLES):
+        stop, result = threading.Event(), []
+        writer = threading.Thread(target=lambda: result.append(load(broker, ledger, cycle, stop)))  # noqa: B023
+        committer = threading.Thread(target=commits, args=(broker, committed, stop))
+        before = ledger.acks()
+        writer.start()
+        committer.start()
+        # Some cycles are killed from the first acknowledgement on, some in full flow.
+        deadline = time.monotonic() + CYCLE_SECONDS_MAX
+        while ledger.acks() == before:
+            assert writer.is_alive() and time.monotonic() < deadline, "no acknowledgement in this cycle"
+            time.sleep(0.005)
+        time.sleep(moments.uniform(*LOAD_SECONDS) if cycle % 3 else moments.uniform(0, 0.1))
+        broker.kill()
+        stop.set()
+        writer.join(CYCLE_SECONDS_MAX)
+        committer.join(CYCLE_SECONDS_MAX)
+        assert result, "the producer's thread failed"
+        result[0].purge()
+        result[0].flush(5)
+        began = time.monotonic()
+        broker.start()
+        starts.append(time.monotonic() - began)
+        audit(ledger, read_all(broker))
+        check_group(broker, committed)
+        with capsys.disabled():
+            print(f"  cycle {cycle + 1}: {ledger.acks():,} acknowledged in all, all there; up again after {starts[-1]:.2f} s", flush=True)
+    assert ledger.acks() > CYCLES * 100
+
+
+def check_group(broker, committed):
+    """The group stands at its last acknowledged commit, or at the one that was under way."""
+
+    def offset():
+        with Connection(broker.port) as connection:
+            reply = connection.ask(wire.OFFSET_FETCH, 1, string(GROUP) + array([string(TOPIC) + array([int32(0)])]))
+            ((_, ((_, offset, _, error),)),) = reply.array(lambda: (reply.string(), reply.array(lambda: (reply.int32(), reply.int64(), reply.string(), reply.int16()))))
+            return (offset,) if error == 0 else None
+
+    (found,) = until(offset, what="the group's coordinator after the start")
+    if "acked" in committed:
+        assert committed["acked"] <= found <= committed["asked"]
+        committed["acked"] = found  # The next cycle goes on from what is there.
+
+
+def test_clean_stop_and_start(new_broker):
+    """SIGTERM under load: it ends by itself within seconds, with 0, and everything acknowledged is there."""
+    broker = new_broker()
+    broker.start()
+    admin = AdminClient({"bootstrap.servers": broker.bootstrap, "log_level": 0})
+    admin.create_topics([NewTopic(TOPIC, PARTITIONS, 1)])[TOPIC].result(20)
+    ledger, stop, result = Ledger(), threading.Event(), []
+    writer = threading.Thread(target=lambda: result.append(load(broker, ledger, 0, stop)))
+    writer.start()
+    until(lambda: ledger.acks() > 1000, what="load")
+    began = time.monotonic()
+    status = broker.stop()
+    seconds = time.monotonic() - began
+    stop.set()
+    writer.join(CYCLE_SECONDS_MAX)
+    result[0].purge()
+    result[0].flush(5)
+    assert status == (143 if broker.name == "kafka" else 0) and seconds < 15
+    assert (broker.data / ".kafka_cleanshutdown").exists()
+    broker.start()
+    audit(ledger, read_all(broker))
