@@ -113,6 +113,8 @@ pub async fn serve(shard: Rc<Shard>, arrived: Moving) {
         ended
     };
     let (ended, ()) = zip(reading, handle.replies.send_all(&socket)).await;
+    // Where a reply could not be given, that is why, not the reading that ended with it.
+    let ended = handle.replies.check().map_err(End::Replies).and(ended);
     shard.connections.leave(entry);
     drop(handle);
     match ended {

@@ -28,6 +28,9 @@ const LATEST_TIERED: i64 = -5;
 const SPECIAL_SINCE: [(i64, i16); 3] =
     [(MAX_TIMESTAMP, 7), (EARLIEST_LOCAL, 8), (LATEST_TIERED, 9)];
 
+/// Versions from this on tell the leader epoch of what was found.
+const EPOCHS_SINCE: i16 = 4;
+
 /// What is asked of one partition.
 #[derive(Clone, Copy)]
 struct Question {
@@ -70,7 +73,7 @@ pub async fn handle(
     let topics = request.topics.into_iter().map(|topic| {
         let partitions = topic.partitions.iter().map(|partition| {
             let found = found.next().expect("one answer for each partition asked for");
-            answer(partition.partition_index, found)
+            answer(client.version, partition.partition_index, found)
         });
         let partitions = partitions.collect();
         ListOffsetsTopicResponse::default().with_name(topic.name).with_partitions(partitions)
@@ -114,13 +117,13 @@ impl From<(Offset, Timestamp, LeaderEpoch)> for Found {
     }
 }
 
-fn answer(index: i32, found: Result<Found, Refusal>) -> ListOffsetsPartitionResponse {
+fn answer(version: i16, index: i32, found: Result<Found, Refusal>) -> ListOffsetsPartitionResponse {
     let response = ListOffsetsPartitionResponse::default().with_partition_index(index);
     match found {
         Ok(found) => response
             .with_offset(found.offset)
             .with_timestamp(found.timestamp)
-            .with_leader_epoch(found.epoch.0),
+            .with_leader_epoch(if version < EPOCHS_SINCE { -1 } else { found.epoch.0 }),
         Err(refusal) => {
             response.with_error_code(refusal.code as i16).with_offset(-1).with_timestamp(-1)
         }

@@ -10,15 +10,23 @@ use flowstone_runtime::now;
 use flowstone_wire::{ReplyTo, Request, RequestBody, ResponseBody};
 use std::rc::Rc;
 
+mod alter_configs;
 mod api_versions;
 mod authorized;
+mod config_resource;
+mod create_partitions;
+mod create_topics;
 mod delete_records;
+mod delete_topics;
 mod describe_cluster;
+mod describe_configs;
 mod describe_producers;
 mod describe_topic_partitions;
 pub mod fetch;
 mod find_coordinator;
+mod incremental_alter_configs;
 mod init_producer_id;
+mod list_config_resources;
 mod list_offsets;
 mod metadata;
 mod offset_for_leader_epoch;
@@ -81,6 +89,19 @@ pub async fn answer(
         }
         Body::DescribeTopicPartitions(describe) => {
             describe_topic_partitions::handle(shard, &describe).into()
+        }
+        Body::CreateTopics(create) => create_topics::handle(shard, client, create).await.into(),
+        Body::DeleteTopics(delete) => delete_topics::handle(shard, client, delete).await.into(),
+        Body::CreatePartitions(create) => create_partitions::handle(shard, create).await.into(),
+        Body::DescribeConfigs(describe) => {
+            describe_configs::handle(shard, client, describe).await.into()
+        }
+        Body::AlterConfigs(alter) => alter_configs::handle(shard, alter).await.into(),
+        Body::IncrementalAlterConfigs(alter) => {
+            incremental_alter_configs::handle(shard, alter).await.into()
+        }
+        Body::ListConfigResources(list) => {
+            list_config_resources::handle(shard, client, &list).into()
         }
         _ => return Box::pin(std::future::ready(Reply::HangUp("not here yet".into()))),
     };
