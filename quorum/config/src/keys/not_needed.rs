@@ -51,7 +51,7 @@ other_keys! {
         "socket.connection.setup.timeout.ms" Long = "10000", ANY, ReadOnly,
             "How long a connection to another node may take to be made.";
         "socket.connection.setup.timeout.max.ms" Long = "30000", ANY, ReadOnly,
-            "The same after several failures.";
+            "How long a connection to another node may take to be made, after several failures.";
         "controller.socket.timeout.ms" Int = "30000", ANY, ReadOnly,
             "How long a request to the controller may take.";
         "num.replica.fetchers" Int = "1", at_least(1), ClusterWide,
@@ -75,7 +75,7 @@ other_keys! {
         "auto.leader.rebalance.enable" Boolean = "true", ANY, ReadOnly,
             "Whether leadership goes back to preferred replicas by itself.";
         "leader.imbalance.check.interval.seconds" Long = "300", at_least(1), ReadOnly,
-            "How often leadership is looked at for that.";
+            "How often it is looked whether leadership should go back to preferred replicas.";
         "controlled.shutdown.enable" Boolean = "true", ANY, ReadOnly,
             "Whether a stopping broker hands over its partitions first.";
     }
@@ -199,9 +199,9 @@ other_keys! {
         "group.consumer.assignment.interval.ms" Int = "1000", at_least(0), ClusterWide,
             "Shortest time between two assignments of a consumer group.";
         "group.consumer.min.assignment.interval.ms" Int = "0", at_least(0), ReadOnly,
-            "Least that a group may set for it.";
+            "Shortest assignment interval that a consumer group may set.";
         "group.consumer.max.assignment.interval.ms" Int = "15000", at_least(0), ReadOnly,
-            "Most that a group may set for it.";
+            "Longest assignment interval that a consumer group may set.";
     }
     Treatment::NotNeeded(SHARE) => {
         "group.share.session.timeout.ms" Int = "45000", at_least(1), ReadOnly,
@@ -223,28 +223,28 @@ other_keys! {
         "group.share.assignment.interval.ms" Int = "1000", at_least(0), ClusterWide,
             "Shortest time between two assignments of a share group.";
         "group.share.min.assignment.interval.ms" Int = "0", at_least(0), ReadOnly,
-            "Least that a group may set for it.";
+            "Shortest assignment interval that a share group may set.";
         "group.share.max.assignment.interval.ms" Int = "15000", at_least(0), ReadOnly,
-            "Most that a group may set for it.";
+            "Longest assignment interval that a share group may set.";
         "group.share.delivery.count.limit" Int = "5", between(2, 10), ReadOnly,
             "How often a record is delivered at most.";
         "group.share.min.delivery.count.limit" Int = "2", between(2, 5), ReadOnly,
-            "Least that a group may set for it.";
+            "Lowest delivery count limit that a share group may set.";
         "group.share.max.delivery.count.limit" Int = "10", between(5, 25), ReadOnly,
-            "Most that a group may set for it.";
+            "Highest delivery count limit that a share group may set.";
         "group.share.record.lock.duration.ms" Int = "30000", between(1000, 3_600_000), ReadOnly,
             "How long a record is locked for the consumer that got it.";
         "group.share.min.record.lock.duration.ms" Int = "15000", between(1000, 30_000), ReadOnly,
-            "Least that a group may set for it.";
+            "Shortest lock duration that a share group may set.";
         "group.share.max.record.lock.duration.ms" Int =
             "60000", between(30_000, 3_600_000), ReadOnly,
-            "Most that a group may set for it.";
+            "Longest lock duration that a share group may set.";
         "group.share.partition.max.record.locks" Int = "2000", between(100, 10_000), ReadOnly,
             "Most records locked in one partition.";
         "group.share.min.partition.max.record.locks" Int = "100", between(100, 2000), ReadOnly,
-            "Least that a group may set for it.";
+            "Lowest number of record locks that a share group may set.";
         "group.share.max.partition.max.record.locks" Int = "4000", between(2000, 10_000), ReadOnly,
-            "Most that a group may set for it.";
+            "Highest number of record locks that a share group may set.";
         "group.share.max.share.sessions" Int = "2000", at_least(1), ReadOnly,
             "Most share sessions on one broker.";
         "share.coordinator.state.topic.num.partitions" Int = "50", at_least(1), ReadOnly,
@@ -285,17 +285,17 @@ other_keys! {
         "group.streams.max.size" Int = "2147483647", at_least(1), ReadOnly,
             "Most members of one streams group.";
         "group.streams.num.standby.replicas" Int = "0", at_least(0), ReadOnly,
-            "Standby replicas of each task.";
+            "Standby replicas of each task of a streams group.";
         "group.streams.max.standby.replicas" Int = "2", at_least(0), ReadOnly,
-            "Most that a group may set for it.";
+            "Most standby replicas that a streams group may set.";
         "group.streams.initial.rebalance.delay.ms" Int = "3000", at_least(0), ReadOnly,
             "How long an empty streams group waits for more members.";
         "group.streams.assignment.interval.ms" Int = "1000", at_least(0), ClusterWide,
             "Shortest time between two assignments of a streams group.";
         "group.streams.min.assignment.interval.ms" Int = "0", at_least(0), ReadOnly,
-            "Least that a group may set for it.";
+            "Shortest assignment interval that a streams group may set.";
         "group.streams.max.assignment.interval.ms" Int = "15000", at_least(0), ReadOnly,
-            "Most that a group may set for it.";
+            "Longest assignment interval that a streams group may set.";
     }
     Treatment::NotNeeded(TRANSACTIONS) => {
         "transaction.state.log.num.partitions" Int = "50", at_least(1), ReadOnly,
@@ -323,25 +323,25 @@ other_keys! {
         "add.partitions.to.txn.retry.backoff.ms" Int = "20", at_least(1), ReadOnly,
             "Pause before a partition is added to a transaction again.";
         "add.partitions.to.txn.retry.backoff.max.ms" Int = "100", at_least(0), ReadOnly,
-            "Longest such pause.";
+            "Longest pause before a partition is added to a transaction again.";
     }
     Treatment::NotNeeded(QUOTAS) => {
         "quota.window.num" Int = "11", at_least(1), ReadOnly,
             "Samples that client quotas look back on.";
         "quota.window.size.seconds" Int = "1", at_least(1), ReadOnly,
-            "Length of such a sample.";
+            "Length of a sample of client quotas.";
         "replication.quota.window.num" Int = "11", at_least(1), ReadOnly,
             "Samples that replication quotas look back on.";
         "replication.quota.window.size.seconds" Int = "1", at_least(1), ReadOnly,
-            "Length of such a sample.";
+            "Length of a sample of replication quotas.";
         "alter.log.dirs.replication.quota.window.num" Int = "11", at_least(1), ReadOnly,
             "Samples that the quota of moves between directories looks back on.";
         "alter.log.dirs.replication.quota.window.size.seconds" Int = "1", at_least(1), ReadOnly,
-            "Length of such a sample.";
+            "Length of a sample of the quota of moves between directories.";
         "controller.quota.window.num" Int = "11", at_least(1), ReadOnly,
             "Samples that the quota of controller mutations looks back on.";
         "controller.quota.window.size.seconds" Int = "1", at_least(1), ReadOnly,
-            "Length of such a sample.";
+            "Length of a sample of the quota of controller mutations.";
     }
     Treatment::NotNeeded(METRICS) => {
         "kafka.metrics.polling.interval.secs" Int = "10", at_least(1), ReadOnly,
@@ -349,7 +349,7 @@ other_keys! {
         "metrics.num.samples" Int = "2", at_least(1), ReadOnly,
             "Samples that a metric's rate is made of.";
         "metrics.sample.window.ms" Long = "30000", at_least(1), ReadOnly,
-            "Length of such a sample.";
+            "Length of a sample of a metric's rate.";
         "metrics.recording.level" String = "INFO", ANY, ReadOnly,
             "Which metrics are recorded: INFO, DEBUG or TRACE.";
         "telemetry.max.bytes" Int = "1048576", at_least(1), ReadOnly,
@@ -359,19 +359,19 @@ other_keys! {
         "remote.log.storage.manager.class.name" String = none, NON_EMPTY, ReadOnly,
             "Java class of the remote storage.";
         "remote.log.storage.manager.class.path" String = none, ANY, ReadOnly,
-            "Where that class is.";
+            "Where the Java class of the remote storage is.";
         "remote.log.storage.manager.impl.prefix" String = "rsm.config.", NON_EMPTY, ReadOnly,
-            "Prefix of that class's own keys.";
+            "Prefix of the keys of the remote storage's Java class.";
         "remote.log.metadata.manager.class.name" String =
             "org.apache.kafka.server.log.remote.metadata.storage.TopicBasedRemoteLogMetadataManager",
             NON_EMPTY, ReadOnly,
             "Java class that keeps remote metadata.";
         "remote.log.metadata.manager.class.path" String = none, ANY, ReadOnly,
-            "Where that class is.";
+            "Where the Java class that keeps remote metadata is.";
         "remote.log.metadata.manager.impl.prefix" String = "rlmm.config.", NON_EMPTY, ReadOnly,
-            "Prefix of that class's own keys.";
+            "Prefix of the keys of the Java class that keeps remote metadata.";
         "remote.log.metadata.manager.listener.name" String = none, NON_EMPTY, ReadOnly,
-            "Listener that class connects to.";
+            "Listener that the Java class which keeps remote metadata connects to.";
         "remote.log.metadata.custom.metadata.max.bytes" Int = "128", at_least(0), ReadOnly,
             "Largest custom metadata of a remote segment.";
         "remote.log.manager.thread.pool.size" Int = "2", at_least(1), ReadOnly,
@@ -388,16 +388,16 @@ other_keys! {
             "9223372036854775807", at_least(1), ClusterWide,
             "Most bytes a second that are copied out.";
         "remote.log.manager.copy.quota.window.num" Int = "11", at_least(1), ReadOnly,
-            "Samples that this quota looks back on.";
+            "Samples that the quota of copies to remote storage looks back on.";
         "remote.log.manager.copy.quota.window.size.seconds" Int = "1", at_least(1), ReadOnly,
-            "Length of such a sample.";
+            "Length of a sample of the quota of copies to remote storage.";
         "remote.log.manager.fetch.max.bytes.per.second" Long =
             "9223372036854775807", at_least(1), ClusterWide,
             "Most bytes a second that are read from remote storage.";
         "remote.log.manager.fetch.quota.window.num" Int = "11", at_least(1), ReadOnly,
-            "Samples that this quota looks back on.";
+            "Samples that the quota of reads from remote storage looks back on.";
         "remote.log.manager.fetch.quota.window.size.seconds" Int = "1", at_least(1), ReadOnly,
-            "Length of such a sample.";
+            "Length of a sample of the quota of reads from remote storage.";
         "remote.log.reader.threads" Int = "10", at_least(1), ClusterWide,
             "Threads that read from remote storage.";
         "remote.log.reader.max.pending.tasks" Int = "100", at_least(1), ReadOnly,
@@ -450,9 +450,9 @@ other_keys! {
         "remote.log.manager.task.retry.backoff.ms" Long = "500", at_least(1), ReadOnly,
             "Pause before remote work is tried again.";
         "remote.log.manager.task.retry.backoff.max.ms" Long = "30000", at_least(1), ReadOnly,
-            "Longest such pause.";
+            "Longest pause before remote work is tried again.";
         "remote.log.manager.task.retry.jitter" Double = "0.2", real(0.0, 0.5), ReadOnly,
-            "Random part of that pause.";
+            "Random part of the pause before remote work is tried again.";
         "remote.log.index.file.cache.ttl.ms" Long = "900000", at_least(-1), ReadOnly,
             "How long a remote index is cached.";
     }

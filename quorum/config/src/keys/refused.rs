@@ -114,7 +114,7 @@ other_keys! {
         "sasl.login.class" Class = none, ANY, ReadOnly,
             "Java class that logs in.";
         "sasl.server.max.receive.size" Int = "524288", ANY, ReadOnly,
-            "Largest SASL message.";
+            "Largest SASL message that is read, in bytes.";
         "connections.max.reauth.ms" Long = "0", ANY, ReadOnly,
             "Time after which a SASL connection must authenticate again; 0 never.";
         "sasl.kerberos.service.name" String = none, ANY, PerBroker,
@@ -124,7 +124,7 @@ other_keys! {
         "sasl.kerberos.ticket.renew.window.factor" Double = "0.8", ANY, PerBroker,
             "Share of a ticket's life after which it is renewed.";
         "sasl.kerberos.ticket.renew.jitter" Double = "0.05", ANY, PerBroker,
-            "Random part of that share.";
+            "Random part of the share of a ticket's life after which it is renewed.";
         "sasl.kerberos.min.time.before.relogin" Long = "60000", ANY, PerBroker,
             "Shortest time between two logins.";
         "sasl.kerberos.principal.to.local.rules" List = "DEFAULT", ANY, PerBroker,
@@ -132,9 +132,9 @@ other_keys! {
         "sasl.login.refresh.window.factor" Double = "0.8", ANY, PerBroker,
             "Share of a token's life after which it is refreshed.";
         "sasl.login.refresh.window.jitter" Double = "0.05", ANY, PerBroker,
-            "Random part of that share.";
+            "Random part of the share of a token's life after which it is refreshed.";
         "sasl.login.refresh.min.period.seconds" Short = "60", ANY, PerBroker,
-            "Shortest time between two refreshes.";
+            "Shortest time between two refreshes of a token.";
         "sasl.login.refresh.buffer.seconds" Short = "300", ANY, PerBroker,
             "Time before a token's end by which it is refreshed.";
         "sasl.login.connect.timeout.ms" Int = none, ANY, ReadOnly,
@@ -144,7 +144,7 @@ other_keys! {
         "sasl.login.retry.backoff.ms" Long = "100", ANY, ReadOnly,
             "Pause before a login is tried again.";
         "sasl.login.retry.backoff.max.ms" Long = "10000", ANY, ReadOnly,
-            "Longest such pause.";
+            "Longest pause before a login is tried again.";
         "sasl.oauthbearer.assertion.algorithm" String =
             "RS256", Range::OneOfIgnoringCase(&["ES256", "RS256"]), ReadOnly,
             "Algorithm that signs a client assertion.";
@@ -165,7 +165,7 @@ other_keys! {
         "sasl.oauthbearer.assertion.private.key.file" String = none, ANY, ReadOnly,
             "File with the key that signs client assertions.";
         "sasl.oauthbearer.assertion.private.key.passphrase" Password = none, ANY, ReadOnly,
-            "Passphrase of that key.";
+            "Passphrase of the key that signs client assertions.";
         "sasl.oauthbearer.assertion.template.file" String = none, ANY, ReadOnly,
             "File with a template of client assertions.";
         "sasl.oauthbearer.client.credentials.client.id" String = none, ANY, ReadOnly,
@@ -181,11 +181,11 @@ other_keys! {
         "sasl.oauthbearer.jwks.endpoint.url" String = none, ANY, ReadOnly,
             "Where the identity provider's keys are.";
         "sasl.oauthbearer.jwks.endpoint.refresh.ms" Long = "3600000", ANY, ReadOnly,
-            "How often these keys are fetched.";
+            "How often the identity provider's keys are fetched.";
         "sasl.oauthbearer.jwks.endpoint.retry.backoff.ms" Long = "100", ANY, ReadOnly,
-            "Pause before they are fetched again after a failure.";
+            "Pause before the identity provider's keys are fetched again after a failure.";
         "sasl.oauthbearer.jwks.endpoint.retry.backoff.max.ms" Long = "10000", ANY, ReadOnly,
-            "Longest such pause.";
+            "Longest pause before the identity provider's keys are fetched again.";
         "sasl.oauthbearer.jwt.retriever.class" Class =
             "org.apache.kafka.common.security.oauthbearer.DefaultJwtRetriever", ANY, ReadOnly,
             "Java class that gets tokens.";
@@ -193,11 +193,11 @@ other_keys! {
             "org.apache.kafka.common.security.oauthbearer.DefaultJwtValidator", ANY, ReadOnly,
             "Java class that checks tokens.";
         "sasl.oauthbearer.scope" String = none, ANY, ReadOnly,
-            "Scope to ask for.";
+            "Scope to ask the identity provider for.";
         "sasl.oauthbearer.scope.claim.name" String = "scope", ANY, ReadOnly,
-            "Claim that holds the scope.";
+            "Claim of a token that holds the scope.";
         "sasl.oauthbearer.sub.claim.name" String = "sub", ANY, ReadOnly,
-            "Claim that holds the subject.";
+            "Claim of a token that holds the subject.";
         "sasl.oauthbearer.token.endpoint.url" String = none, ANY, ReadOnly,
             "Where the identity provider gives out tokens.";
     }
