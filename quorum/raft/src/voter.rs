@@ -137,7 +137,8 @@ pub enum Effect {
     },
     /// Everything below is committed: apply it, answer for it.
     Committed(Offset),
-    /// Write a snapshot of the image at `id.end`.
+    /// Write a snapshot of the image at `id.end`. No transaction of records is open there: the
+    /// controller aborts what it finds, and writes none that ends in a later batch.
     TakeSnapshot {
         /// Which.
         id: SnapshotId,
