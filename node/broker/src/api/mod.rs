@@ -20,7 +20,9 @@ mod delete_records;
 mod delete_topics;
 mod describe_cluster;
 mod describe_configs;
+mod describe_log_dirs;
 mod describe_producers;
+mod describe_quorum;
 mod describe_topic_partitions;
 pub mod fetch;
 mod find_coordinator;
@@ -102,6 +104,12 @@ pub async fn answer(
         }
         Body::ListConfigResources(list) => {
             list_config_resources::handle(shard, client, &list).into()
+        }
+        Body::DescribeLogDirs(describe) => {
+            describe_log_dirs::handle(shard, client, describe).await.into()
+        }
+        Body::DescribeQuorum(describe) => {
+            describe_quorum::handle(shard, client, &describe).await.into()
         }
         _ => return Box::pin(std::future::ready(Reply::HangUp("not here yet".into()))),
     };
