@@ -175,10 +175,14 @@ fn a_connection_moves_from_shard_to_shard() {
         let next = [to_second.clone(), to_first.clone()][index].clone();
         async move {
             let mut own = own;
+            let (tell_end, mut end) = mailbox(1);
             if index == 0 {
                 let listener = listener().await;
                 let address = listener.local_addr();
-                spawn(async move { client(address).await });
+                spawn(async move {
+                    client(address).await;
+                    tell_end.send(()).unwrap();
+                });
                 next.send(listener.accept().await.unwrap().detach()).ok().unwrap();
             }
             for _ in 0..50 {
@@ -190,7 +194,7 @@ fn a_connection_moves_from_shard_to_shard() {
                 next.send(connection.detach()).ok().unwrap();
             }
             if index == 0 {
-                sleep(Duration::from_millis(20)).await; // Let the client see its last answer.
+                end.recv().await;
             }
         }
     });
@@ -210,21 +214,29 @@ fn a_connection_moves_from_shard_to_shard() {
 #[test]
 fn soak() {
     let (tell_address, address) = std::sync::mpsc::channel();
-    let address = std::sync::Arc::new(std::sync::Mutex::new(address));
+    let (tell_end, end) = mailbox(1);
+    let received = std::sync::Arc::new(std::sync::Mutex::new((address, Some(end))));
     on_shards(2, move |index| {
-        let (tell_address, address) = (tell_address.clone(), address.clone());
+        let (tell_address, tell_end) = (tell_address.clone(), tell_end.clone());
+        let received = received.clone();
         async move {
             if index == 0 {
+                let mut end = received.lock().unwrap().1.take().unwrap();
                 let listener = listener().await;
                 tell_address.send(listener.local_addr()).unwrap();
                 for _ in 0..24 * 3 {
                     let connection = listener.accept().await.unwrap();
                     spawn(async move { echo(connection).await });
                 }
-                sleep(Duration::from_millis(500)).await;
+                end.recv().await;
                 return;
             }
-            let address = address.lock().unwrap().recv().unwrap();
+            let address = loop {
+                if let Ok(address) = received.lock().unwrap().0.try_recv() {
+                    break address;
+                }
+                yield_now().await;
+            };
             let (done, mut all_done) = mailbox(24);
             for _ in 0..24 {
                 let done = done.clone();
@@ -238,6 +250,7 @@ fn soak() {
             for _ in 0..24 {
                 all_done.recv().await;
             }
+            tell_end.send(()).unwrap();
         }
     });
 
