@@ -1,7 +1,7 @@
 //! Shards, tasks, timers, files, sockets and mailboxes on glommio and io_uring; and their simulated twin.
 //!
 //! Separate because it is the one place that touches the outside world: everything above it is the
-//! same code in production and under a seed. Two back ends stand behind one small surface: [`ring`]
+//! same code in production and under a seed. Two back ends stand behind one small surface: `ring`
 //! (a glommio executor and an io_uring of our own per shard) and, with the feature `sim`, `sim`
 //! (one thread, a seed, virtual time, simulated sockets and disks).
 //!
@@ -9,6 +9,9 @@
 //! [`mailbox`] or [`Connection::detach`]; an operation owns its buffer until the kernel is done with
 //! it, whatever becomes of the future; a write once begun is carried to its end; a spawned task is
 //! never cancelled.
+//!
+//! Limits: one task may wait for some 32 000 things at once (glommio counts a task's wakers in an
+//! `i16`, and panics beyond); spawn tasks instead.
 
 /// Runs the first expression in the real world, the second inside a simulation.
 macro_rules! world {
