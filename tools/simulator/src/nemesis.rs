@@ -10,8 +10,9 @@ use flowstone_runtime::{deadline, sleep};
 
 use crate::seeds::Stats;
 
-/// How long a program may take to stop when it is asked to.
-const STOPS_WITHIN: Duration = Duration::from_mins(10);
+/// How long a program may take to stop when it is asked to and its disk is well. With a bad disk an
+/// operator would kill it then, and so do we.
+const STOPS_WITHIN: Duration = Duration::from_secs(30);
 
 /// How long a stuck disk hangs: longer than any client waits.
 const STUCK_FOR: Duration = Duration::from_secs(7);
@@ -26,6 +27,7 @@ pub struct Kinds {
     slow_disk: bool,
     disk_full: bool,
     network: bool,
+    sync_lies: bool,
 }
 
 impl Kinds {
@@ -44,7 +46,14 @@ impl Kinds {
             slow_disk: next(),
             disk_full: next(),
             network: next(),
+            sync_lies: false,
         }
+    }
+
+    /// These, and a disk that answers flushes which it does not do.
+    #[must_use]
+    pub fn with_sync_lies(self) -> Self {
+        Self { sync_lies: true, ..self }
     }
 }
 
@@ -74,13 +83,13 @@ impl Victim<'_> {
             match self.control.random() % 3 {
                 0 if kinds.crash => self.crash(&mut stats).await,
                 1 if kinds.power_loss => self.power_loss(&mut stats).await,
-                2 if kinds.restart && self.stops => self.stop().await,
+                2 if kinds.restart && self.stops => self.stop(kinds, &mut stats).await,
                 _ => {}
             }
         }
         self.mend();
         if self.stops && self.control.random().is_multiple_of(2) {
-            self.stop().await;
+            self.stop(kinds, &mut stats).await;
         } else {
             self.power_loss(&mut stats).await;
         }
@@ -95,6 +104,7 @@ impl Victim<'_> {
             read_error: errors(0.01),
             write_error: errors(0.003),
             sync_error: errors(0.003),
+            sync_lie: if kinds.sync_lies { 0.1 } else { 0.0 },
             sticky: errors(0.5),
             slow: slow(0.05),
             stuck: slow(0.001),
@@ -139,14 +149,18 @@ impl Victim<'_> {
         (self.boot)();
     }
 
-    async fn stop(&self) {
+    async fn stop(&self, kinds: Kinds, stats: &mut Stats) {
         if !self.control.is_running(self.machine) {
             return (self.boot)();
         }
         self.control.terminate(self.machine);
         let end = self.control.now().after(STOPS_WITHIN);
         let stopped = deadline(end, self.control.ended(self.machine)).await;
-        assert!(stopped.is_some(), "asked to stop, and does not");
+        if stopped.is_none() {
+            let disk_is_bad = kinds.disk_errors || kinds.disk_full || kinds.slow_disk;
+            assert!(disk_is_bad, "asked to stop, and does not");
+            return self.crash(stats).await;
+        }
         self.wait(50).await;
         (self.boot)();
     }

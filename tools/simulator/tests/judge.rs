@@ -218,7 +218,7 @@ fn play(world: &World, lie: Lie) -> Stats {
         start();
         workload.create_topic().await;
         let victim = Victim { control: &control, machine, boot: &start, stops: false };
-        let stats = victim.torment(5, Kinds::draw(&control)).await;
+        let stats = victim.torment(3, Kinds::draw(&control)).await;
         workload.stop().await;
         sleep(Duration::from_secs(1)).await;
         workload.final_check().await;
@@ -237,11 +237,11 @@ fn found(name: &'static str, play: fn(&World) -> Stats) -> String {
 #[test]
 fn an_honest_broker_passes() {
     let scenario = Scenario { name: "honest", about: "", play: |world| play(world, Lie::None) };
-    let stats = run(&scenario, 0..60, 100).unwrap_or_else(|failure| {
+    let stats = run(&scenario, 0..15, 100).unwrap_or_else(|failure| {
         panic!("seed {}: {}\n{}", failure.seed, failure.message, failure.trace)
     });
-    assert!(stats.acknowledged > 1_000, "{stats:?}");
-    assert!(stats.crashes > 10 && stats.power_losses > 10, "{stats:?}");
+    assert!(stats.acknowledged > 500, "{stats:?}");
+    assert!(stats.crashes > 2 && stats.power_losses > 10, "{stats:?}");
 }
 
 #[test]

@@ -15,6 +15,9 @@ pub struct DiskFaults {
     /// A flush of a file fails with EIO. What it should have made durable never becomes so by a
     /// later flush, as with Linux's page cache ("fsyncgate").
     pub sync_error: f64,
+    /// A flush of a file is answered and not done. No program survives that: it is here to test
+    /// those who look for lost data.
+    pub sync_lie: f64,
     /// Once an operation of a kind failed on a file, all later ones of that kind fail there too.
     pub sticky: f64,
     /// An operation takes up to [`DiskFaults::slow_max`].
@@ -37,6 +40,7 @@ impl Default for DiskFaults {
             read_error: 0.0,
             write_error: 0.0,
             sync_error: 0.0,
+            sync_lie: 0.0,
             sticky: 0.0,
             slow: 0.0,
             slow_max: Duration::from_millis(500),

@@ -280,6 +280,10 @@ impl Open {
         sleep_nanos(before).await;
         let result = with(|state| {
             let verdict = self.fault(state, DiskOperation::Sync);
+            let lie = state.machines[self.machine].disk_faults.sync_lie;
+            if state.rng.chance(lie) {
+                return verdict;
+            }
             let content = &mut state.machines[self.machine].disk.file(self.inode).content;
             let kind = if verdict.is_ok() {
                 content.flushed(until);

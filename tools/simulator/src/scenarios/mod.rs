@@ -1,6 +1,6 @@
 //! What is played: one file a scenario.
 
-mod storage;
+pub mod storage;
 
 use crate::seeds::Scenario;
 

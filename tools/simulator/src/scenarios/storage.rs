@@ -92,6 +92,15 @@ impl Watcher for Told {
 
 /// Plays it.
 pub fn play(world: &World) -> Stats {
+    play_with(world, Kinds::draw(world))
+}
+
+/// Plays it on a disk that answers flushes which it does not do: for the judge's own test.
+pub fn play_on_a_lying_disk(world: &World) -> Stats {
+    play_with(world, Kinds::draw(world).with_sync_lies())
+}
+
+fn play_with(world: &World, kinds: Kinds) -> Stats {
     let control = world.control();
     let draw = |bound: u64| control.random() % bound;
     let machine = world.machine("node");
@@ -123,7 +132,6 @@ pub fn play(world: &World) -> Stats {
         boots: Cell::new(0),
         phase: Cell::new(Phase::Writing),
     });
-    let kinds = Kinds::draw(&control);
     control.note(format_args!(
         "{kinds:?}, {} shards, {} partitions, {:?}, direct {}",
         outside.shards,

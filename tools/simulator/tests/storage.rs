@@ -1,0 +1,22 @@
+//! A few seeds of the storage scenario, and the proof that it would find lost data.
+
+use flowstone_simulator::scenarios::storage::{play, play_on_a_lying_disk};
+use flowstone_simulator::seeds::{Scenario, run};
+
+#[test]
+fn the_first_seeds_pass() {
+    let stats = run(&Scenario { name: "storage", about: "", play }, 0..6, 200);
+    let stats = stats.unwrap_or_else(|failure| {
+        panic!("{}seed {}: {}", failure.trace, failure.seed, failure.message)
+    });
+    assert!(stats.acknowledged > 2_000, "{stats:?}");
+}
+
+#[test]
+fn a_disk_that_lies_is_found() {
+    let scenario = Scenario { name: "lies", about: "", play: play_on_a_lying_disk };
+    let failure = run(&scenario, 0..50, 0).expect_err("data was lost");
+    let message = failure.message;
+    let lost = ["gone", "went back", "and is", "damaged", "ends below", "not within"];
+    assert!(lost.iter().any(|word| message.contains(word)), "{message}");
+}
