@@ -370,7 +370,7 @@ impl Inner {
     }
 
     /// A write did not happen: wait for space, or give the log up.
-    fn trouble(&self, error: &StorageError) {
+    fn trouble(self: &Rc<Self>, error: &StorageError) {
         if !error.is_disk_full() {
             self.fail(error);
             return;

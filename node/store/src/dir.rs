@@ -58,7 +58,12 @@ impl LogDir {
     /// scanned, nothing is lost.
     pub async fn open(path: impl Into<PathBuf>, directory_id: Uuid) -> Result<Self, StorageError> {
         let path = path.into();
-        fs::create_dir_all(&path).await.map_err(StorageError::io("make", &path))?;
+        if !fs::exists(&path).await.map_err(StorageError::io("find", &path))? {
+            fs::create_dir_all(&path).await.map_err(StorageError::io("make", &path))?;
+            for parent in path.ancestors().skip(1).filter(|parent| !parent.as_os_str().is_empty()) {
+                fs::sync_dir(parent).await.map_err(StorageError::io("flush", parent))?;
+            }
+        }
         let entries = fs::read_dir(&path).await.map_err(StorageError::io("list", &path))?;
         let has = |name: &str| entries.iter().any(|entry| entry.name == name);
         let (mut clean, mut broker_epoch) = (false, None);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use flowstone_batch::{Checked, Origin};
 use flowstone_log::{ActiveProducer, Durability, FileKind, Log as Core, LogConfig, Sealed, names};
-use flowstone_runtime::local::Notify;
+use flowstone_runtime::{fs, local::Notify, spawn};
 use flowstone_types::{LeaderEpoch, Offset, PartitionId, Timestamp, Uuid};
 
 use crate::error::{AppendError, StorageError};
@@ -262,9 +262,9 @@ impl Log {
         self.0.state.borrow().core.start()
     }
 
-    /// The offset the next record gets.
+    /// The offset the next record gets; of a failed log, where what was durable ends.
     pub fn log_end(&self) -> Offset {
-        self.0.state.borrow().core.end()
+        self.0.state.borrow().readable()
     }
 
     /// Everything below meets the log's durability mode.
@@ -405,7 +405,7 @@ impl Inner {
 
     /// The end of a log: a write or flush failed, so what the disk holds is not known any more. What
     /// was durable before stays readable; what was not is forgotten.
-    pub fn fail(&self, error: &StorageError) {
+    pub fn fail(self: &Rc<Self>, error: &StorageError) {
         let mut state = self.state.borrow_mut();
         if matches!(state.health, Health::Failed(_) | Health::Closed) {
             return;
@@ -424,6 +424,14 @@ impl Inner {
             std::mem::take(&mut state.room_waiting) + std::mem::take(&mut state.room_in_flight);
         drop(state);
         self.shard.room.give(waiting);
+        // A flush that failed once says yes the next time, and lies (fsyncgate): the next recovery
+        // must not build on what it reads here, but write it anew.
+        let marker = self.path.join(names::DISTRUSTED);
+        spawn(async move {
+            if let Err(error) = fs::write_atomic(&marker, Vec::new()).await {
+                tracing::warn!(marker = %marker.display(), %error, "not marked as distrusted");
+            }
+        });
         self.watcher.failed(error);
     }
 

@@ -14,7 +14,7 @@ use flowstone_log::{
     Active, End, Epochs, FileKind, LogConfig, OffsetIndex, Opened, ProducerState, Scanner, Segment,
     TimeIndex, names, recovery,
 };
-use flowstone_runtime::{File, OpenOptions, fs, now, wall_clock};
+use flowstone_runtime::{Buffer, File, OpenOptions, PAGE_BYTES, fs, now, wall_clock};
 use flowstone_types::{Offset, Uuid};
 use tracing::{info, warn};
 
@@ -25,6 +25,8 @@ use crate::scan::SegmentScan;
 
 /// A segment up to this size is read whole rather than by its indexes: one read instead of three.
 const READ_WHOLE_BYTES: u64 = 128 << 10;
+/// How much is written anew at once, where that is needed.
+const REWRITE_BYTES: usize = 1 << 20;
 /// After how long recovery begins to tell how far it is.
 const TELL_AFTER: Duration = Duration::from_secs(1);
 
@@ -105,8 +107,16 @@ pub(crate) async fn load(found: &Found<'_>) -> Result<(Opened, Writer), StorageE
         return Err(StorageError::InterruptedCompaction(path.to_owned()));
     }
     remove(path, &plan.remove).await?;
+    let is_distrusted = files.iter().any(|file| file.name == names::DISTRUSTED);
+    if is_distrusted {
+        warn!(log = %path.display(), "a write or flush failed here: all that is not sealed is written anew");
+        plan.segments
+            .iter_mut()
+            .for_each(|segment| segment.scan |= segment.base >= found.recovery_point);
+    }
     let mut loader = Loader {
         found,
+        is_distrusted,
         epochs: Epochs::default(),
         producers: ProducerState::default(),
         sealed: Vec::new(),
@@ -130,6 +140,7 @@ pub(crate) async fn load(found: &Found<'_>) -> Result<(Opened, Writer), StorageE
 
 struct Loader<'a> {
     found: &'a Found<'a>,
+    is_distrusted: bool,
     epochs: Epochs,
     producers: ProducerState,
     sealed: Vec<Segment>,
@@ -178,7 +189,7 @@ impl Loader<'_> {
                 self.scan(planned).await?
             };
             end = next;
-            if segment.bytes < planned.file_bytes {
+            if segment.bytes < planned.file_bytes || self.is_distrusted {
                 self.cut(planned, segment.bytes, ended, next).await?;
             }
             if is_last {
@@ -225,6 +236,9 @@ impl Loader<'_> {
             self.tell(bytes.len());
         }
         // It may have been written and not flushed: no one may build on it before it is.
+        if self.is_distrusted {
+            rewrite(&file, segment.bytes).await.map_err(StorageError::io("write", &path))?;
+        }
         file.datasync().await.map_err(StorageError::io("flush", &path))?;
         Ok((segment, scan.next_offset(), scan.ended().0))
     }
@@ -289,7 +303,7 @@ impl Loader<'_> {
         file.set_len(bytes).await.map_err(StorageError::io("cut", &path))?;
         file.sync().await.map_err(StorageError::io("flush", &path))?;
         if ended != End::Clean {
-            self.dropped.bytes += planned.file_bytes - bytes;
+            self.dropped.bytes += planned.file_bytes.saturating_sub(bytes);
             self.dropped.why = Some((ended, next));
         }
         Ok(())
@@ -434,6 +448,9 @@ impl Loader<'_> {
         self.epochs.truncate_from_end(end);
         self.epochs.truncate_from_start(start);
         remove(path, &recovery::stray_snapshots(&plan.snapshots, &plan.segments, end)).await?;
+        if self.is_distrusted {
+            remove(path, &[names::DISTRUSTED.to_owned()]).await?;
+        }
         let seconds = now().since(self.began).as_secs_f64();
         if seconds > 1.0 {
             let mebibytes = self.scanned_bytes >> 20;
@@ -448,6 +465,22 @@ impl Loader<'_> {
         let (epochs, producers) = (self.epochs, self.producers);
         Ok((Opened { sealed: self.sealed, active, start, end, epochs, producers }, writer))
     }
+}
+
+/// Writes the first `bytes` of a file over themselves, so that the next flush speaks of them.
+async fn rewrite(file: &File, bytes: u64) -> std::io::Result<()> {
+    let mut at = 0;
+    while at < bytes {
+        let (result, mut buffer) = file.read_at(Buffer::with_capacity(REWRITE_BYTES), at).await;
+        let read = result?;
+        if read == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        buffer.extend_with_zeros(read.next_multiple_of(PAGE_BYTES));
+        file.write_at(vec![buffer.freeze()], at).await?;
+        at += read as u64;
+    }
+    Ok(())
 }
 
 /// Removes files of a directory, those that are there.

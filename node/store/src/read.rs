@@ -6,7 +6,7 @@ use bytes::Bytes;
 use flowstone_log::{
     Active, CorruptIndex, CutEnd, FileKind, Located, OffsetIndex, Scanner, TimeIndex, Wanted, cut,
 };
-use flowstone_runtime::{Buffer, PAGE_BYTES, fs};
+use flowstone_runtime::{Buffer, PAGE_BYTES, fs, spawn};
 use flowstone_types::{LeaderEpoch, Offset, Timestamp};
 
 use crate::error::{ReadError, StorageError};
@@ -47,6 +47,21 @@ struct Place {
     limit: u64,
     next: Option<Offset>,
     position: u64,
+    /// The position is from an index file.
+    is_indexed: bool,
+}
+
+/// Bytes of a segment that follow what a reader was given.
+pub(crate) struct Ahead {
+    pub base: Offset,
+    pub position: u64,
+    pub window: Bytes,
+}
+
+/// Whether a window at a position from the index starts as it must: with a batch at or before what
+/// is wanted.
+fn is_indexed_at(window: &[u8], from: Offset) -> bool {
+    flowstone_batch::BatchHeader::parse(window).is_ok_and(|header| header.base_offset <= from)
 }
 
 impl Log {
@@ -205,8 +220,12 @@ fn waiting(pending: &std::collections::VecDeque<Pending>, wanted: Wanted) -> Vec
 
 impl Inner {
     async fn read_disk(self: &Rc<Self>, wanted: Wanted) -> Result<ReadOut, ReadError> {
+        if let Some(out) = self.read_ahead(wanted).await? {
+            return Ok(out);
+        }
         let mut place = self.place(wanted.from).await?;
         let mut read_bytes = (wanted.bytes_max + PAGE_BYTES).clamp(READ_BYTES_MIN, READ_BYTES_MAX);
+        let mut is_index_believed = true;
         loop {
             if place.position >= place.limit {
                 // A gap at the segment's end: what is wanted comes first in the next one.
@@ -215,21 +234,86 @@ impl Inner {
                 continue;
             }
             let window = self.window(&place, read_bytes).await?;
+            if place.is_indexed && !is_indexed_at(&window, wanted.from) {
+                // The index leads into the middle of a batch, or past what is wanted.
+                if !std::mem::take(&mut is_index_believed) {
+                    return Err(self.corrupt(place.base, place.position, wanted.from));
+                }
+                self.rebuild_indexes(place.base, place.limit).await?;
+                place = self.place(wanted.from).await?;
+                continue;
+            }
             let found = cut(&window, wanted, true);
+            let at = place.position + found.range.end as u64;
             if !found.range.is_empty() {
+                let rest = Ahead {
+                    base: place.base,
+                    position: at,
+                    window: window.slice(found.range.end..),
+                };
+                self.shard.keep_ahead(self.id, found.next, rest);
                 return Ok(ReadOut::of(vec![window.slice(found.range)]));
             }
-            let at = place.position + found.range.end as u64;
             match found.end {
                 CutEnd::Enough => return Ok(ReadOut::default()),
                 CutEnd::Window(bytes) if at == place.limit || at + bytes as u64 <= place.limit => {
-                    place.position = at;
+                    (place.position, place.is_indexed) = (at, false);
                     read_bytes = read_bytes.max(bytes + PAGE_BYTES);
                 }
                 CutEnd::Window(_) | CutEnd::NoBatch => {
                     return Err(self.corrupt(place.base, at, wanted.from));
                 }
             }
+        }
+    }
+
+    /// What was read ahead for whoever read up to `wanted.from`, if it is enough for an answer. The
+    /// next piece is then read while this one is consumed.
+    async fn read_ahead(self: &Rc<Self>, wanted: Wanted) -> Result<Option<ReadOut>, ReadError> {
+        let Some(ahead) = self.shard.take_ahead(self.id, wanted.from).await else {
+            return Ok(None);
+        };
+        let found = cut(&ahead.window, wanted, true);
+        if found.range.is_empty() {
+            return Ok(None); // A piece of a batch, or damage: looked at again with what follows.
+        }
+        let part = ahead.window.slice(found.range.clone());
+        let rest = Ahead {
+            base: ahead.base,
+            position: ahead.position + found.range.end as u64,
+            window: ahead.window.slice(found.range.end..),
+        };
+        let limit = self.limit(rest.base);
+        if rest.window.len() >= wanted.bytes_max
+            || rest.position + rest.window.len() as u64 >= limit
+        {
+            self.shard.keep_ahead(self.id, found.next, rest);
+        } else {
+            let loading = self.shard.begin_ahead(self.id, found.next);
+            let (log, next) = (self.clone(), found.next);
+            spawn(async move {
+                let place = Place {
+                    base: rest.base,
+                    limit,
+                    next: None,
+                    position: rest.position,
+                    is_indexed: false,
+                };
+                let window = log.window(&place, READ_BYTES_MAX - PAGE_BYTES).await;
+                let ahead = window.ok().map(|window| Ahead { window, ..rest });
+                log.shard.end_ahead(log.id, next, ahead, &loading);
+            });
+        }
+        Ok(Some(ReadOut::of(vec![part])))
+    }
+
+    /// Bytes of a segment that are written.
+    fn limit(&self, base: Offset) -> u64 {
+        let state = self.state.borrow();
+        if base == state.writer.base {
+            state.writer.position
+        } else {
+            state.core.locate(base).bytes
         }
     }
 
@@ -241,7 +325,9 @@ impl Inner {
             if located.base == state.writer.base {
                 located.bytes = state.writer.position;
             }
-            let known = if located.base == state.core.active().base {
+            let known = if offset <= located.base {
+                Some(0)
+            } else if located.base == state.core.active().base {
                 Some(state.core.active().index.floor(offset))
             } else {
                 state.sealing.get(&located.base).map(|sealed| sealed.index.floor(offset))
@@ -252,7 +338,8 @@ impl Inner {
             Some(position) => position,
             None => self.indexes(base, bytes).await?.index.floor(offset),
         };
-        Ok(Place { base, limit: bytes, next, position: u64::from(position) })
+        let is_indexed = known.is_none() && position > 0;
+        Ok(Place { base, limit: bytes, next, position: u64::from(position), is_indexed })
     }
 
     /// Up to `bytes` of a segment from a position on.
@@ -279,18 +366,24 @@ impl Inner {
         if let Some(known) = self.shard.indexes.borrow_mut().get((self.id, base)) {
             return Ok(known.clone());
         }
-        let loaded = self.load_indexes(base, bytes).await;
-        let (index, times) = match loaded {
-            Ok(loaded) => loaded,
+        match self.load_indexes(base, bytes).await {
+            Ok((index, times)) => Ok(self.shard.keep_indexes(self.id, base, index, times)),
             Err(error) => {
                 tracing::warn!(log = %self.path.display(), %base, %error, "index is built again");
-                let found = self.scan_sealed(base, bytes).await?;
-                let (_, index, times) = found.seal(Timestamp::NONE);
-                self.write_file(FileKind::OffsetIndex, base, index.encode()).await?;
-                self.write_file(FileKind::TimeIndex, base, times.encode()).await?;
-                (index, times)
+                self.rebuild_indexes(base, bytes).await
             }
-        };
+        }
+    }
+
+    /// Builds the indexes of a sealed segment from its batches.
+    async fn rebuild_indexes(
+        self: &Rc<Self>,
+        base: Offset,
+        bytes: u64,
+    ) -> Result<Rc<Indexes>, ReadError> {
+        let (_, index, times) = self.scan_sealed(base, bytes).await?.seal(Timestamp::NONE);
+        self.write_file(FileKind::OffsetIndex, base, index.encode()).await?;
+        self.write_file(FileKind::TimeIndex, base, times.encode()).await?;
         Ok(self.shard.keep_indexes(self.id, base, index, times))
     }
 

@@ -1,12 +1,12 @@
 //! The storage of one shard: its open logs, its memory, its files.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::rc::Rc;
 
 use flowstone_log::{Log as Core, OffsetIndex, Opened, Sealed, TimeIndex, names};
-use flowstone_runtime::local::Semaphore;
+use flowstone_runtime::local::{Notify, Semaphore};
 use flowstone_runtime::{File, OpenOptions, fs, random_bytes, random_u64, spawn, wall_clock};
 use flowstone_types::{Offset, Timestamp};
 
@@ -17,11 +17,20 @@ use crate::gather::gather_bounded;
 use crate::log::{Health, Inner, Log, State, Watcher, Writer};
 use crate::lru::Lru;
 use crate::open;
-use crate::read::Indexes;
+use crate::read::{Ahead, Indexes};
 use crate::room::Room;
 
 /// Logs opened or closed at once: enough to keep a disk busy, few enough files and buffers.
 const OPEN_AT_ONCE: usize = 32;
+
+/// What one window that was read ahead holds: the largest pooled buffer.
+const READ_AHEAD_WEIGHT: usize = 1 << 20;
+
+/// What is kept for a reader who goes on.
+enum Slot {
+    Ready(Ahead),
+    Loading(Rc<Notify>),
+}
 
 /// The storage of one shard. Clones are the same store.
 #[derive(Clone)]
@@ -32,10 +41,11 @@ pub(crate) struct Shard {
     pub committers: Vec<Rc<Committer>>,
     pub room: Room,
     pub indexes: RefCell<Lru<(u64, Offset), Rc<Indexes>>>,
+    ahead: RefCell<Lru<(u64, Offset), Slot>>,
     /// Logs that could not store a sealed segment.
     pub unstored: RefCell<Vec<Rc<Inner>>>,
     pub checkpoint_due: Cell<bool>,
-    pub logs: RefCell<HashMap<u64, Log>>,
+    pub logs: RefCell<BTreeMap<u64, Log>>,
     /// Files and directories to be removed, and when.
     pub retired: RefCell<Vec<(Timestamp, PathBuf)>>,
     files: RefCell<Lru<(u64, Offset), File>>,
@@ -76,6 +86,7 @@ impl Store {
             committers,
             room: Room::new(config.waiting_bytes_max),
             indexes: RefCell::new(Lru::new(config.memory_bytes / 8)),
+            ahead: RefCell::new(Lru::new(config.memory_bytes / 8)),
             unstored: RefCell::default(),
             checkpoint_due: Cell::new(false),
             logs: RefCell::default(),
@@ -154,7 +165,7 @@ impl Store {
             partition: id,
             watcher,
             state: RefCell::new(State::new(core, writer)),
-            idle: flowstone_runtime::local::Notify::new(),
+            idle: Notify::new(),
         }));
         log.0.note();
         shard.logs.borrow_mut().insert(number, log.clone());
@@ -277,6 +288,7 @@ impl Shard {
     pub fn forget_log(&self, log: u64) {
         self.files.borrow_mut().forget(|(owner, _)| *owner == log);
         self.indexes.borrow_mut().forget(|(owner, _)| *owner == log);
+        self.ahead.borrow_mut().forget(|(owner, _)| *owner == log);
         self.tails.borrow_mut().remove(log);
     }
 
@@ -294,6 +306,54 @@ impl Shard {
         kept.put((log, base), indexes.clone(), weight);
         while kept.excess().is_some() {}
         indexes
+    }
+
+    /// Keeps what follows a read, for the reader who goes on at `next`.
+    pub fn keep_ahead(&self, log: u64, next: Offset, ahead: Ahead) {
+        if ahead.window.is_empty() {
+            return;
+        }
+        let weight = READ_AHEAD_WEIGHT;
+        let mut kept = self.ahead.borrow_mut();
+        kept.put((log, next), Slot::Ready(ahead), weight);
+        while kept.excess().is_some() {}
+    }
+
+    /// Takes what was kept for whoever goes on at `from`, waiting for it where it is being read.
+    pub async fn take_ahead(&self, log: u64, from: Offset) -> Option<Ahead> {
+        loop {
+            let slot = self.ahead.borrow_mut().remove((log, from))?;
+            match slot {
+                Slot::Ready(ahead) => return Some(ahead),
+                Slot::Loading(done) => {
+                    let loaded = done.notified();
+                    self.ahead.borrow_mut().put(
+                        (log, from),
+                        Slot::Loading(done.clone()),
+                        READ_AHEAD_WEIGHT,
+                    );
+                    loaded.await;
+                }
+            }
+        }
+    }
+
+    /// Announces that what follows `next` is being read.
+    pub fn begin_ahead(&self, log: u64, next: Offset) -> Rc<Notify> {
+        let done = Rc::new(Notify::new());
+        let mut kept = self.ahead.borrow_mut();
+        kept.put((log, next), Slot::Loading(done.clone()), READ_AHEAD_WEIGHT);
+        while kept.excess().is_some() {}
+        done
+    }
+
+    /// Puts in place what was announced, unless it was let go meanwhile.
+    pub fn end_ahead(&self, log: u64, next: Offset, ahead: Option<Ahead>, done: &Notify) {
+        let announced = self.ahead.borrow_mut().remove((log, next)).is_some();
+        if announced && let Some(ahead) = ahead {
+            self.keep_ahead(log, next, ahead);
+        }
+        done.notify_all();
     }
 
     /// Notes that a log's tail was used, and lets tails go that were used longest ago while all

@@ -64,6 +64,9 @@ pub const RECOVERY_POINTS: &str = "recovery-point-offset-checkpoint";
 pub const LOG_STARTS: &str = "log-start-offset-checkpoint";
 /// Per partition: the high watermark.
 pub const HIGH_WATERMARKS: &str = "replication-offset-checkpoint";
+/// Present where a write or flush of this log failed (our own file; Kafka knows none): what is in the
+/// page cache and in files may not be on the disk, whatever a later flush says.
+pub const DISTRUSTED: &str = "flowstone-distrusted";
 /// Ends the name of a partition directory that waits for its removal.
 pub const DELETE_DIR: &str = "-delete";
 /// Ends the name of a partition directory that belongs to no topic we know.

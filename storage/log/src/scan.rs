@@ -115,8 +115,21 @@ impl Scanner {
             return Step::End(End::Torn);
         }
         let Some(batch) = window.get(..bytes) else { return Step::More(bytes) };
-        if self.check_crc && !crc_ok(batch) {
-            return Step::End(End::Crc);
+        if self.check_crc {
+            if !crc_ok(batch) {
+                return Step::End(End::Crc);
+            }
+            // The base offset is outside of the CRC. Compaction leaves gaps, but what follows a gap
+            // goes on behind it: where it does not, the offset is damaged.
+            if header.base_offset != self.next && left >= (bytes + HEADER_LEN) as u64 {
+                let Some(after) = window.get(bytes..bytes + HEADER_LEN) else {
+                    return Step::More(bytes + HEADER_LEN);
+                };
+                let goes_on = |after: BatchHeader| after.base_offset > header.last_offset();
+                if BatchHeader::parse(after).is_ok_and(|after| !goes_on(after)) {
+                    return Step::End(End::Invalid);
+                }
+            }
         }
         self.position += bytes as u64;
         self.next = header.last_offset().plus(1);
@@ -193,4 +206,118 @@ pub fn cut(window: &[u8], wanted: Wanted, check_crc: bool) -> Cut {
         next = header.last_offset().plus(1);
     };
     Cut { range: start..at, next, end }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::vec::Vec;
+    use flowstone_batch::BatchBuilder;
+    use flowstone_types::{LeaderEpoch, Timestamp};
+
+    /// A segment of batches with two records each, the first at `base`.
+    fn segment(base: i64, count: i64) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for at in 0..count {
+            let mut batch = BatchBuilder::new(Offset(base + 2 * at)).leader_epoch(LeaderEpoch(3));
+            for _ in 0..2 {
+                batch.push(Timestamp(1000 + at), Some(b"key"), Some(b"value"), &[]);
+            }
+            bytes.extend_from_slice(&batch.build());
+        }
+        bytes
+    }
+
+    /// How many batches a scan finds, how it ends, and where.
+    fn scan(bytes: &[u8], base: i64) -> (usize, End, u64) {
+        let mut scanner = Scanner::new(Offset(base), 0, Offset(base), bytes.len() as u64, true);
+        let (mut count, mut window) = (0, 0);
+        loop {
+            let at = scanner.position() as usize;
+            match scanner.step(&bytes[at..(at + window).min(bytes.len())]) {
+                Step::Batch(_) => count += 1,
+                Step::More(wanted) => {
+                    assert!(wanted > window, "asks for more than it was given");
+                    window = wanted;
+                }
+                Step::End(end) => return (count, end, scanner.position()),
+            }
+        }
+    }
+
+    #[test]
+    fn whole_batches_are_found_whatever_the_window() {
+        let mut bytes = segment(100, 5);
+        let len = bytes.len() as u64;
+        assert_eq!(scan(&bytes, 100), (5, End::Clean, len));
+        bytes.resize(bytes.len() + 10_000, 0);
+        assert_eq!(scan(&bytes, 100), (5, End::Clean, len), "zeros were never written");
+        bytes.truncate(len as usize + 17);
+        assert_eq!(scan(&bytes, 100), (5, End::Clean, len));
+    }
+
+    #[test]
+    fn no_cut_no_flip_and_no_garbage_gives_a_wrong_batch() {
+        let whole = segment(0, 4);
+        let batch = whole.len() / 4;
+        for cut in 1..batch {
+            let (count, end, at) = scan(&whole[..whole.len() - cut], 0);
+            assert_eq!((count, at as usize), (3, 3 * batch));
+            // What is left of it may be zeros, the first bytes of a small offset.
+            let is_zeros = whole[3 * batch..whole.len() - cut].iter().all(|byte| *byte == 0);
+            assert_eq!(end, if is_zeros { End::Clean } else { End::Torn }, "{cut}");
+        }
+        // Bytes 12..16 are the leader epoch, which nothing protects (nor does Kafka).
+        for bit in (0..batch * 8).filter(|bit| !(12..16).contains(&(bit / 8))) {
+            let mut flipped = whole.clone();
+            flipped[2 * batch + bit / 8] ^= 1 << (bit % 8);
+            let (count, end, at) = scan(&flipped, 0);
+            assert_eq!((count, at as usize), (2, 2 * batch), "bit {bit}");
+            assert_ne!(end, End::Clean, "bit {bit}");
+        }
+        let mut garbage = whole.clone();
+        garbage.extend((0..999_u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8));
+        let (count, end, at) = scan(&garbage, 0);
+        assert_eq!((count, at as usize), (4, whole.len()));
+        assert_ne!(end, End::Clean);
+    }
+
+    #[test]
+    fn an_older_batch_never_passes_for_the_next() {
+        let mut bytes = segment(10, 2);
+        bytes.extend(segment(10, 1));
+        assert_eq!(scan(&bytes, 10).0, 2);
+        assert_eq!(scan(&segment(9, 1), 10), (0, End::Invalid, 0), "before its segment");
+    }
+
+    #[test]
+    fn gaps_that_compaction_left_are_no_damage() {
+        let mut bytes = segment(0, 2);
+        bytes.extend(segment(1000, 2));
+        assert_eq!(scan(&bytes, 0).0, 4);
+    }
+
+    #[test]
+    fn a_cut_hands_out_whole_batches_only() {
+        let bytes = segment(0, 5);
+        let batch = bytes.len() / 5;
+        let wanted =
+            Wanted { from: Offset(3), below: Offset(8), bytes_max: 1 << 20, at_least_one: true };
+        let got = cut(&bytes, wanted, true);
+        assert_eq!((got.range, got.next, got.end), (batch..4 * batch, Offset(8), CutEnd::Enough));
+        let small = Wanted { bytes_max: 1, ..wanted };
+        assert_eq!(cut(&bytes, small, true).range, batch..2 * batch, "one in any case");
+        assert!(cut(&bytes, Wanted { at_least_one: false, ..small }, true).range.is_empty());
+        assert_eq!(
+            cut(&bytes, Wanted { below: Offset(3), ..wanted }, true).range.len(),
+            0,
+            "batch 2..4 reaches 3"
+        );
+        let window = cut(&bytes[..2 * batch + 70], wanted, true);
+        assert_eq!((window.range, window.end), (batch..2 * batch, CutEnd::Window(batch)));
+        let mut flipped = bytes.clone();
+        flipped[2 * batch + 65] ^= 1;
+        assert_eq!(cut(&flipped, wanted, true).range, batch..2 * batch);
+        assert_eq!(cut(&flipped, wanted, true).end, CutEnd::NoBatch);
+    }
 }

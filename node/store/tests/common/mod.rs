@@ -128,6 +128,15 @@ pub async fn open(store: &Store, config: LogConfig) -> (Log, Rc<Ear>) {
 }
 
 pub async fn open_at(store: &Store, topic: &str, index: i32, config: LogConfig) -> (Log, Rc<Ear>) {
+    try_open(store, topic, index, config).await.unwrap()
+}
+
+pub async fn try_open(
+    store: &Store,
+    topic: &str,
+    index: i32,
+    config: LogConfig,
+) -> Result<(Log, Rc<Ear>), StorageError> {
     let ear = Rc::new(Ear::default());
     let spec = LogSpec {
         topic: topic.into(),
@@ -135,9 +144,9 @@ pub async fn open_at(store: &Store, topic: &str, index: i32, config: LogConfig) 
         config: Arc::new(config),
         leader_epoch: LeaderEpoch(0),
     };
-    let log = store.open(spec, ear.clone()).await.unwrap();
+    let log = store.open(spec, ear.clone()).await?;
     ear.durable.set(log.durable_end().0);
-    (log, ear)
+    Ok((log, ear))
 }
 
 /// One record of `bytes` that are told apart by `number`.
@@ -200,8 +209,10 @@ pub fn numbers(bytes: &[u8]) -> Vec<u64> {
     let mut numbers = Vec::new();
     for found in flowstone_batch::batches(&bytes) {
         let (at, _, whole) = found.unwrap();
-        let records =
-            flowstone_batch::records(&bytes.slice(at..at + whole.len()), &Default::default());
+        let records = flowstone_batch::records(
+            &bytes.slice(at..at + whole.len()),
+            &flowstone_batch::Limits::default(),
+        );
         for record in records.unwrap() {
             let key = record.unwrap().key.unwrap();
             numbers.push(u64::from_be_bytes(key[..].try_into().unwrap()));
