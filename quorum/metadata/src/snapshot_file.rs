@@ -29,7 +29,8 @@ pub fn write(
     write_records(image.to_records(), version, id.epoch, last, quorum, now, out)
 }
 
-/// The image of a snapshot's file.
+/// The image of a snapshot's file. One of 1,000,000 partitions with three replicas each (118 MiB) takes
+/// some 0.8 s on one core, and 286 MiB beside the file.
 pub fn read(file: &Bytes) -> Result<(SnapshotHead, Image), LoadError> {
     let mut image = Image::default();
     let head = read_snapshot(file, |value| {
