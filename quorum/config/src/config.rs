@@ -77,9 +77,9 @@ impl Config {
         let text = format!(
             "process.roles=broker,controller\n\
              node.id=1\n\
-             listeners=PLAINTEXT://localhost:{port},CONTROLLER://localhost:0\n\
+             listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:0\n\
              controller.listener.names=CONTROLLER\n\
-             controller.quorum.bootstrap.servers=localhost:{port}\n\
+             controller.quorum.bootstrap.servers=127.0.0.1:{port}\n\
              offsets.topic.replication.factor=1\n"
         );
         let data_dir = ("log.dirs".to_owned(), data_dir.to_owned());
