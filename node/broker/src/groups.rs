@@ -4,50 +4,110 @@
 //! requests, the time and the fate of its records to the pure core, and does what the core says:
 //! append these records, answer that request. Nothing is decided here.
 
+use crate::group_log::{self, NotAppended};
+use crate::life::Stage;
 use crate::partition::Partition;
-use crate::reading::whole;
-use crate::refusal::Refusal;
-use crate::settings::{CONSUMER_OFFSETS, TopicSettings};
+use crate::settings::{CONSUMER_OFFSETS, TopicSettings, group_config};
 use crate::shard::Shard;
-use flowstone_batch::{self as batch, BatchBuilder, Limits, Origin};
+use flowstone_config::Settings;
 use flowstone_coordinators::{
-    Answer, Config, Effect, Error, Groups, Input, Loading, Now, Replayed, Request, RequestId,
-    WriteId, partition_for,
+    Answer, Config, Effect, Error, Groups, Input, Now, Record, Request, RequestId, WriteId,
+    partition_for,
 };
-use flowstone_runtime::local::{self, Notify};
-use flowstone_runtime::{deadline, now, spawn, wall_clock};
-use flowstone_types::{Instant, Offset, PartitionId, Uuid};
+use flowstone_runtime::local::{self, Notify, Semaphore};
+use flowstone_runtime::{deadline, now, spawn, wall_clock, yield_now};
+use flowstone_types::{Instant, PartitionId, Uuid};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
-use tracing::{debug, error, info, warn};
+use std::time::Duration;
+use tracing::{error, info, warn};
 
-/// Bytes of the partition that loading reads at a time (`offsets.load.buffer.size`).
-const LOAD_BYTES: usize = 5 * 1024 * 1024;
+/// Partitions that one shard loads at a time; each takes a few MiB meanwhile.
+const LOADS_AT_ONCE: usize = 4;
 
-/// The coordinators of one shard, by partition of `__consumer_offsets`.
-#[derive(Default)]
+/// The coordinators of one shard.
 pub struct Coordinators {
-    by_partition: RefCell<BTreeMap<i32, Rc<Coordinator>>>,
-    /// A deadline may have moved to an earlier time.
-    rescheduled: Notify,
+    by_partition: RefCell<BTreeMap<PartitionId, Rc<Coordinator>>>,
+    alarm: Rc<Alarm>,
+    loads: Semaphore,
+}
+
+impl Default for Coordinators {
+    fn default() -> Self {
+        Self {
+            by_partition: RefCell::default(),
+            alarm: Rc::default(),
+            loads: Semaphore::new(LOADS_AT_ONCE),
+        }
+    }
+}
+
+/// When [`keep_time`] looks again, and how to have it look earlier.
+#[derive(Default)]
+struct Alarm {
+    set_for: Cell<Instant>,
+    earlier: Notify,
+}
+
+impl Alarm {
+    fn ring_by(&self, at: Instant) {
+        if at < self.set_for.get() {
+            self.earlier.notify_all();
+        }
+    }
 }
 
 impl Coordinators {
     /// Starts coordinating the groups of a partition that this shard took over: reads it, then
     /// answers.
-    pub fn take_over(&self, partition: Rc<Partition>, config: Config) {
-        let coordinator = Rc::new(Coordinator::new(partition));
-        let index = coordinator.partition.id.index;
-        self.by_partition.borrow_mut().insert(index, Rc::clone(&coordinator));
-        spawn(async move { coordinator.load(config).await });
+    pub fn take_over(&self, partition: Rc<Partition>, topic: Rc<TopicSettings>, all: &Settings) {
+        let coordinator = Rc::new(Coordinator {
+            commit_timeout: Duration::from_millis(
+                all.offsets_commit_timeout_ms.unsigned_abs().into(),
+            ),
+            partition,
+            topic: RefCell::new(topic),
+            state: RefCell::new(State::Loading { deleted: Vec::new() }),
+            waiting: RefCell::default(),
+            next_request: Cell::new(0),
+            alarm: Rc::clone(&self.alarm),
+        });
+        let id = coordinator.partition.id;
+        self.by_partition.borrow_mut().insert(id, Rc::clone(&coordinator));
+        let (config, loads) = (group_config(all), self.loads.clone());
+        spawn(async move {
+            let place = loads.acquire().await;
+            coordinator.load(config).await;
+            drop(place);
+        });
     }
 
-    /// A topic was deleted: its offsets go with it.
+    /// The configs of a partition's topic changed.
+    pub fn reconfigure(&self, id: PartitionId, topic: &Rc<TopicSettings>) {
+        if let Some(coordinator) = self.of(id) {
+            *coordinator.topic.borrow_mut() = Rc::clone(topic);
+        }
+    }
+
+    /// A topic was deleted: its offsets go with it. Where it is `__consumer_offsets` itself, so do
+    /// the groups.
     pub fn topic_deleted(&self, name: &Arc<str>, id: Uuid) {
         for coordinator in self.all() {
-            coordinator.feed(Input::TopicDeleted { name: Arc::clone(name), id });
+            if coordinator.partition.id.topic == id {
+                coordinator.unload();
+                self.by_partition.borrow_mut().remove(&coordinator.partition.id);
+            } else {
+                coordinator.topic_deleted(name, id);
+            }
+        }
+    }
+
+    /// The node stops: whoever waits for others to join a group is told to look elsewhere.
+    pub fn resign(&self) {
+        for coordinator in self.all() {
+            coordinator.unload();
         }
     }
 
@@ -55,7 +115,7 @@ impl Coordinators {
     pub fn group_count(&self) -> usize {
         let loaded = |coordinator: &Rc<Coordinator>| match &*coordinator.state.borrow() {
             State::Serving(groups) => groups.len(),
-            State::Loading | State::Gone => 0,
+            State::Loading { .. } | State::Gone => 0,
         };
         self.by_partition.borrow().values().map(loaded).sum()
     }
@@ -64,24 +124,30 @@ impl Coordinators {
         self.by_partition.borrow().values().cloned().collect()
     }
 
-    fn of(&self, index: i32) -> Option<Rc<Coordinator>> {
-        self.by_partition.borrow().get(&index).cloned()
+    fn of(&self, id: PartitionId) -> Option<Rc<Coordinator>> {
+        self.by_partition.borrow().get(&id).cloned()
     }
 }
 
-/// Wakes this shard's coordinators at their deadlines, for ever.
+/// Wakes this shard's coordinators at their deadlines, until the node stops.
 pub async fn keep_time(shard: Rc<Shard>) {
-    let coordinators = &shard.coordinators;
-    loop {
-        let moved = coordinators.rescheduled.notified();
+    let Coordinators { alarm, .. } = &shard.coordinators;
+    while shard.life.stage() < Stage::Stopping {
+        let earlier = alarm.earlier.notified();
+        alarm.set_for.set(Instant::default()); // Awake: nobody has to ring.
         let mut next = Instant::NEVER;
-        for coordinator in coordinators.all() {
+        for coordinator in shard.coordinators.all() {
             if coordinator.next_deadline() <= now() {
                 coordinator.feed(Input::Tick);
             }
             next = next.min(coordinator.next_deadline());
         }
-        deadline(next, moved).await;
+        if next <= now() {
+            yield_now().await; // A long clean-up goes step by step, and others have their turn.
+        } else {
+            alarm.set_for.set(next);
+            deadline(next, earlier).await;
+        }
     }
 }
 
@@ -97,14 +163,10 @@ impl Shard {
     /// Asks the coordinator of one partition of `__consumer_offsets`.
     pub async fn ask_partition(self: &Rc<Self>, id: PartitionId, request: Request) -> Answer {
         let ask = move |shard: &Rc<Shard>| {
-            let shard = Rc::clone(shard);
+            let coordinator = shard.coordinators.of(id);
             async move {
-                match shard.coordinators.of(id.index) {
-                    Some(coordinator) => {
-                        let answer = coordinator.ask(request);
-                        shard.coordinators.rescheduled.notify_all();
-                        answer.await
-                    }
+                match coordinator {
+                    Some(coordinator) => coordinator.ask(request).await,
                     None => request.refused(Error::NotCoordinator),
                 }
             }
@@ -112,13 +174,33 @@ impl Shard {
         self.call(self.owner_of(id), ask).await
     }
 
+    /// Asks several partitions' coordinators at once; answers in the order of the questions.
+    pub async fn ask_partitions(
+        self: &Rc<Self>,
+        questions: impl IntoIterator<Item = (PartitionId, Request)>,
+    ) -> Vec<Answer> {
+        let ask = |(id, request)| {
+            let (shard, (sender, answer)) = (Rc::clone(self), local::oneshot());
+            spawn(async move { drop(sender.send(shard.ask_partition(id, request).await)) });
+            answer
+        };
+        let coming: Vec<_> = questions.into_iter().map(ask).collect();
+        let mut answers = Vec::with_capacity(coming.len());
+        for answer in coming {
+            answers.push(answer.await.expect("a task runs to its end"));
+        }
+        answers
+    }
+
     /// The partition of `__consumer_offsets` that a group's records are in; `None` until that topic
     /// exists.
     pub fn group_partition(&self, group: &str) -> Option<PartitionId> {
         let image = self.image();
         let topic = image.topics.named(CONSUMER_OFFSETS)?;
-        let index = partition_for(group, topic.partition_count() as u32);
-        Some(PartitionId { topic: topic.id, index: index as i32 })
+        let count =
+            u32::try_from(topic.partition_count()).expect("partitions are counted in 31 bits");
+        let index = i32::try_from(partition_for(group, count)).expect("below the count");
+        Some(PartitionId { topic: topic.id, index })
     }
 
     /// All partitions of `__consumer_offsets`.
@@ -133,55 +215,63 @@ impl Shard {
 }
 
 enum State {
-    Loading,
+    Loading {
+        /// Topics that were deleted meanwhile.
+        deleted: Vec<(Arc<str>, Uuid)>,
+    },
     Serving(Groups),
-    /// The partition failed: another node may take over, this one does not.
+    /// The partition failed or was deleted, or the node stops.
     Gone,
 }
 
 /// The coordinator of one partition's groups.
 struct Coordinator {
     partition: Rc<Partition>,
+    topic: RefCell<Rc<TopicSettings>>,
+    /// `offsets.commit.timeout.ms`: how long a client waits for a write of its own.
+    commit_timeout: Duration,
     state: RefCell<State>,
     waiting: RefCell<HashMap<RequestId, local::Sender<Answer>>>,
     next_request: Cell<u64>,
+    alarm: Rc<Alarm>,
 }
 
 impl Coordinator {
-    fn new(partition: Rc<Partition>) -> Self {
-        Self {
-            partition,
-            state: RefCell::new(State::Loading),
-            waiting: RefCell::default(),
-            next_request: Cell::new(0),
-        }
-    }
-
     fn next_deadline(&self) -> Instant {
         match &*self.state.borrow() {
             State::Serving(groups) => groups.next_deadline(),
-            State::Loading | State::Gone => Instant::NEVER,
+            State::Loading { .. } | State::Gone => Instant::NEVER,
         }
     }
 
-    /// Asks; the answer may take a rebalance, or a commit.
+    /// Asks, at once; the answer may take a rebalance, or a commit.
     fn ask(self: &Rc<Self>, request: Request) -> impl Future<Output = Answer> + use<> {
         let refused = match &*self.state.borrow() {
-            State::Loading => Some(Error::CoordinatorLoadInProgress),
+            State::Loading { .. } => Some(Error::CoordinatorLoadInProgress),
             State::Gone => Some(Error::NotCoordinator),
             State::Serving(_) => None,
         };
+        let too_late = too_late(&request);
         let (sender, answer) = local::oneshot();
-        match refused {
-            Some(error) => drop(sender.send(request.refused(error))),
-            None => {
-                let id = RequestId(self.next_request.get());
-                self.next_request.set(id.0 + 1);
-                self.waiting.borrow_mut().insert(id, sender);
-                self.feed(Input::Request { id, request });
-            }
+        if let Some(error) = refused {
+            drop(sender.send(request.refused(error)));
+        } else {
+            let id = RequestId(self.next_request.get());
+            self.next_request.set(id.0 + 1);
+            self.waiting.borrow_mut().insert(id, sender);
+            self.feed(Input::Request { id, request });
         }
-        async move { answer.await.expect("every request is answered, at the latest by unloading") }
+        let until = now().after(self.commit_timeout);
+        async move {
+            let answered = match too_late {
+                None => answer.await,
+                Some(too_late) => match deadline(until, answer).await {
+                    Some(answered) => answered,
+                    None => return too_late,
+                },
+            };
+            answered.expect("every request is answered, at the latest by unloading")
+        }
     }
 
     /// Tells the core, and does what it says; what that leads to is told in turn.
@@ -191,24 +281,31 @@ impl Coordinator {
             let mut effects = Vec::new();
             match &mut *self.state.borrow_mut() {
                 State::Serving(groups) => groups.handle(time(), input, &mut effects),
-                State::Loading | State::Gone => return,
+                State::Loading { .. } | State::Gone => return,
             }
             self.perform(effects, &mut inputs);
         }
+        self.alarm.ring_by(self.next_deadline());
     }
 
     fn perform(self: &Rc<Self>, effects: Vec<Effect>, inputs: &mut VecDeque<Input>) {
+        let mut failed = false;
         for effect in effects {
             match effect {
                 Effect::Answer { id, answer } => self.answer(id, answer),
-                Effect::Append { write, records } => match self.append(&records) {
-                    Ok(end) => self.await_commit(write, end),
-                    Err(refusal) => {
-                        let refusal = refusal.for_coordinator();
+                // Whoever waits for it is told by the unloading.
+                Effect::Append { .. } if failed => {}
+                Effect::Append { write, records } => match self.append(write, &records) {
+                    Ok(()) => {}
+                    Err(NotAppended::Refused(refusal)) => {
                         inputs.push_back(Input::Refused { write, refusal });
                     }
+                    Err(NotAppended::LogFailed) => failed = true,
                 },
             }
+        }
+        if failed {
+            self.log_failed();
         }
     }
 
@@ -218,38 +315,44 @@ impl Coordinator {
         drop(waiting.expect("a request is answered once").send(answer));
     }
 
-    /// Appends the records as one batch; the end of what must be committed.
-    fn append(&self, records: &[flowstone_coordinators::Record]) -> Result<Offset, Refusal> {
-        let now = wall_clock();
-        let mut builder = BatchBuilder::new(Offset::ZERO);
-        for record in records {
-            builder.push(now, Some(&record.key), record.value.as_deref(), &[]);
-        }
-        let rules = TopicSettings::coordinator_rules();
-        let batch = batch::check(builder.build(), &rules, now)?;
-        let appended = self.partition.append(batch, Origin::Coordinator)?;
-        Ok(appended.last_offset.plus(1))
-    }
-
-    fn await_commit(self: &Rc<Self>, write: WriteId, end: Offset) {
+    fn append(self: &Rc<Self>, write: WriteId, records: &[Record]) -> Result<(), NotAppended> {
+        let rules = self.topic.borrow().coordinator_rules();
+        let end = group_log::append(&self.partition, records, &rules)?;
         let coordinator = Rc::clone(self);
         let committed = self.partition.committed(end);
+        // Should a later write's task run before this one: what is committed is everything below
+        // its end, so both writes are, and the core takes the second telling for nothing.
         spawn(async move {
             match committed.await {
                 Some(Ok(())) => coordinator.feed(Input::Durable { through: write }),
                 // Whether the records survive is unknown: what is in memory may be wrong.
-                Some(Err(_)) | None => coordinator.unload(),
+                Some(Err(_)) | None => coordinator.log_failed(),
             }
         });
+        Ok(())
     }
 
-    fn unload(&self) {
-        let before = self.state.replace(State::Gone);
-        if let State::Serving(groups) = before {
+    fn topic_deleted(self: &Rc<Self>, name: &Arc<str>, id: Uuid) {
+        if let State::Loading { deleted } = &mut *self.state.borrow_mut() {
+            deleted.push((Arc::clone(name), id));
+            return;
+        }
+        self.feed(Input::TopicDeleted { name: Arc::clone(name), id });
+    }
+
+    fn log_failed(&self) {
+        if self.unload() {
             warn!(
                 partition = self.partition.id.index,
-                "stopped coordinating the groups of this {CONSUMER_OFFSETS} partition: its log failed"
+                "no longer coordinates the groups of this {CONSUMER_OFFSETS} partition: its log failed"
             );
+        }
+    }
+
+    /// Answers nobody any more, and tells those who wait; whether there was anything to end.
+    fn unload(&self) -> bool {
+        let before = self.state.replace(State::Gone);
+        if let State::Serving(groups) = before {
             let mut effects = Vec::new();
             groups.unload(&mut effects);
             for effect in effects {
@@ -257,71 +360,65 @@ impl Coordinator {
                     self.answer(id, answer);
                 }
             }
+            return true;
         }
+        matches!(before, State::Loading { .. })
     }
 
     /// Reads the partition, then serves.
     async fn load(self: Rc<Self>, config: Config) {
         let began = now();
-        match self.replay().await {
-            Ok(loading) => {
-                let mut effects = Vec::new();
-                let groups = loading.finish(config, time(), &mut effects);
-                let count = groups.len();
-                *self.state.borrow_mut() = State::Serving(groups);
-                let mut inputs = VecDeque::new();
-                self.perform(effects, &mut inputs);
-                inputs.into_iter().for_each(|input| self.feed(input));
-                if count > 0 {
-                    let took = now().since(began);
-                    info!(
-                        partition = self.partition.id.index,
-                        groups = count,
-                        ?took,
-                        "loaded groups"
-                    );
-                }
-            }
+        let replayed = group_log::replay(&self.partition).await;
+        let deleted = match &mut *self.state.borrow_mut() {
+            State::Loading { deleted } => std::mem::take(deleted),
+            State::Serving(_) | State::Gone => return, // The node stops, or the topic is gone.
+        };
+        let loading = match replayed {
+            Ok(loading) => loading,
             Err(why) => {
                 error!(partition = self.partition.id.index, "cannot load groups: {why:#}");
                 *self.state.borrow_mut() = State::Gone;
+                return;
             }
+        };
+        let mut effects = Vec::new();
+        let groups = loading.finish(config, time(), &mut effects);
+        if !groups.is_empty() {
+            let took = now().since(began);
+            info!(
+                partition = self.partition.id.index,
+                groups = groups.len(),
+                ?took,
+                "loaded groups"
+            );
         }
+        *self.state.borrow_mut() = State::Serving(groups);
+        let mut inputs = VecDeque::new();
+        self.perform(effects, &mut inputs);
+        let deleted = deleted.into_iter().map(|(name, id)| Input::TopicDeleted { name, id });
+        inputs.into_iter().chain(deleted).for_each(|input| self.feed(input));
+        self.alarm.ring_by(self.next_deadline());
     }
+}
 
-    async fn replay(&self) -> anyhow::Result<Loading> {
-        let mut loading = Loading::new();
-        let limits = Limits::default();
-        let log = &self.partition.log;
-        let end = log.durable_end();
-        let mut from = log.log_start();
-        while from < end {
-            let read = log.read(from, end, LOAD_BYTES, true).await?;
-            let bytes = whole(read.parts);
-            anyhow::ensure!(!bytes.is_empty(), "nothing at offset {from}, the end is {end}");
-            for found in batch::batches(&bytes) {
-                let (at, header, _) = found?;
-                from = header.last_offset().plus(1);
-                if header.attributes.is_control() {
-                    continue;
-                }
-                for record in batch::records(&bytes.slice(at..at + header.total_len()), &limits)? {
-                    let record = record?;
-                    let Some(key) = record.key else { continue };
-                    if let Replayed::Skipped { kind } =
-                        loading.replay(&key, record.value.as_deref())?
-                    {
-                        debug!(
-                            kind,
-                            offset = record.offset.0,
-                            "left out a record of a kind unknown here"
-                        );
-                    }
-                }
-            }
+/// What a client is told whose answer hangs on a write that takes too long: Kafka's
+/// `REQUEST_TIMED_OUT`, as it is mapped to what old clients know how to handle. `None` for requests
+/// that wait for other members, as long as those take.
+fn too_late(request: &Request) -> Option<Answer> {
+    let error = match request {
+        Request::Commit(_) | Request::DeleteOffsets(_) | Request::DeleteGroups(_) => {
+            Error::CoordinatorNotAvailable
         }
-        Ok(loading)
-    }
+        Request::Fetch(fetch) if fetch.require_stable => Error::NotCoordinator,
+        Request::Fetch(_)
+        | Request::Join(_)
+        | Request::Sync(_)
+        | Request::Heartbeat(_)
+        | Request::Leave(_)
+        | Request::Describe(_)
+        | Request::List(_) => return None,
+    };
+    Some(request.refused(error))
 }
 
 fn time() -> Now {

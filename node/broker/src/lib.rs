@@ -14,6 +14,7 @@ mod creation;
 mod disks;
 mod fetch_session;
 mod frames;
+mod group_log;
 mod groups;
 mod life;
 mod listener;

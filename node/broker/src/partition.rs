@@ -7,7 +7,7 @@ use crate::refusal::Refusal;
 use flowstone_batch::{Checked, Origin};
 use flowstone_partition::{Leader, WaitKey};
 use flowstone_runtime::{local, wall_clock};
-use flowstone_store::{Appended, Log, StorageError, Watcher};
+use flowstone_store::{AppendError, Appended, Log, StorageError, Watcher};
 use flowstone_types::{LeaderEpoch, Offset, PartitionId};
 use flowstone_wire::ErrorCode;
 use std::cell::{Cell, RefCell};
@@ -103,7 +103,7 @@ impl Partition {
     }
 
     /// Appends a batch under this leadership; it is committed later.
-    pub fn append(&self, batch: Checked, origin: Origin) -> Result<Appended, Refusal> {
+    pub fn append(&self, batch: Checked, origin: Origin) -> Result<Appended, AppendError> {
         let traffic = &self.traffic;
         let (bytes, count) = (batch.bytes.len() as u64, batch.header.count);
         add(&traffic.produce_requests, 1);
@@ -117,7 +117,7 @@ impl Partition {
             }
             Err(error) => {
                 add(&traffic.produce_failed, 1);
-                Err(error.into())
+                Err(error)
             }
         }
     }

@@ -6,7 +6,6 @@
 
 use flowstone_batch::Rejected;
 use flowstone_controller::{ApiError, ErrorKind};
-use flowstone_coordinators as coordinators;
 use flowstone_log::{ProducerError, Refused};
 use flowstone_store::{AppendError, ReadError, StorageError};
 use flowstone_wire::ErrorCode;
@@ -105,22 +104,6 @@ impl From<ReadError> for Refusal {
 impl From<StorageError> for Refusal {
     fn from(error: StorageError) -> Self {
         Self::new(ErrorCode::KafkaStorageError, error.to_string())
-    }
-}
-
-impl Refusal {
-    /// The same refusal as the group coordinator's core knows it: its log did not take a write, and
-    /// nothing of it was appended.
-    pub fn for_coordinator(&self) -> coordinators::Refusal {
-        match self.code {
-            ErrorCode::MessageTooLarge | ErrorCode::RecordListTooLarge => {
-                coordinators::Refusal::TooLarge
-            }
-            ErrorCode::KafkaStorageError | ErrorCode::NotLeaderOrFollower => {
-                coordinators::Refusal::Offline
-            }
-            _ => coordinators::Refusal::Unavailable,
-        }
     }
 }
 

@@ -73,8 +73,8 @@ impl TopicSettings {
     }
 
     /// What a batch from a coordinator of ours must be: whole, and not larger than the topic takes.
-    pub fn coordinator_rules() -> Rules {
-        Rules { origin: Origin::Coordinator, ..Rules::default() }
+    pub fn coordinator_rules(&self) -> Rules {
+        Rules { origin: Origin::Coordinator, ..self.rules.clone() }
     }
 }
 

@@ -237,6 +237,7 @@ async fn stop(shard: &Rc<Shard>, served: bool) -> anyhow::Result<()> {
 /// Closes each connection once nothing of it is under way, all of them after [`DRAIN`].
 async fn drain(shard: Rc<Shard>) {
     shard.life.set(Stage::Stopping);
+    shard.coordinators.resign(); // Or a group's next generation would be waited for.
     let until = now().after(DRAIN);
     while shard.connections.len() > 0 && now() < until {
         shard.connections.for_each(|connection| connection.close_if_quiet());

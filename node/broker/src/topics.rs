@@ -5,7 +5,7 @@
 
 use crate::controller::CONTROLLER_SHARD;
 use crate::partition::{Partition, Waits};
-use crate::settings::{self, CONSUMER_OFFSETS, group_config};
+use crate::settings::{self, CONSUMER_OFFSETS};
 use crate::shard::Shard;
 use flowstone_metadata::{Delta, Image, Topic};
 use flowstone_runtime::local::Semaphore;
@@ -89,7 +89,7 @@ impl Shard {
                 let partition = Rc::new(Partition::new(id, Arc::clone(&topic.name), log, waits));
                 self.add_partition(Rc::clone(&partition));
                 if &*topic.name == CONSUMER_OFFSETS {
-                    self.coordinators.take_over(partition, group_config(&self.config().settings));
+                    self.coordinators.take_over(partition, settings, &self.config().settings);
                 }
             }
             Err(why) => {
@@ -120,6 +120,7 @@ impl Shard {
         for partition in self.partitions() {
             if let Ok(settings) = self.settings(partition.id.topic) {
                 partition.log.reconfigure(Arc::clone(&settings.log));
+                self.coordinators.reconfigure(partition.id, &settings);
             }
         }
     }

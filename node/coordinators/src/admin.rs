@@ -12,8 +12,8 @@ use bytes::Bytes;
 
 /// First version of DescribeGroups in which an unknown group is an error (KIP-1043).
 const NOT_FOUND_SINCE: i16 = 6;
-/// The only group type we have so far.
-const GROUP_TYPE: &str = "Classic";
+/// The only group type we have so far, as Kafka's coordinator writes it.
+const GROUP_TYPE: &str = "classic";
 
 impl Groups {
     pub(crate) fn describe(&self, describe: &DescribeGroups) -> Vec<DescribedGroup> {

@@ -16,23 +16,34 @@ mod authorized;
 mod config_resource;
 mod create_partitions;
 mod create_topics;
+mod delete_groups;
 mod delete_records;
 mod delete_topics;
 mod describe_cluster;
 mod describe_configs;
+mod describe_groups;
 mod describe_log_dirs;
 mod describe_producers;
 mod describe_quorum;
 mod describe_topic_partitions;
 pub mod fetch;
 mod find_coordinator;
+mod group_words;
+mod heartbeat;
 mod incremental_alter_configs;
 mod init_producer_id;
+mod join_group;
+mod leave_group;
 mod list_config_resources;
+mod list_groups;
 mod list_offsets;
 mod metadata;
+mod offset_commit;
+mod offset_delete;
+mod offset_fetch;
 mod offset_for_leader_epoch;
 mod produce;
+mod sync_group;
 
 /// Whether a request may be worked on before the replies to those ahead of it have left. Produce
 /// may: it is appended in order, and its reply waits in the queue.
@@ -74,7 +85,17 @@ pub async fn answer(
         }
         Body::ListOffsets(list) => list_offsets::handle(shard, client, list).await.into(),
         Body::Metadata(metadata) => metadata::handle(shard, client, metadata).await.into(),
+        Body::OffsetCommit(commit) => offset_commit::handle(shard, client, commit).await.into(),
+        Body::OffsetFetch(fetch) => offset_fetch::handle(shard, client, fetch).await.into(),
         Body::FindCoordinator(find) => find_coordinator::handle(shard, client, find).await.into(),
+        Body::JoinGroup(join) => join_group::handle(shard, client, join).await.into(),
+        Body::Heartbeat(heartbeat) => heartbeat::handle(shard, heartbeat).await.into(),
+        Body::LeaveGroup(leave) => leave_group::handle(shard, client, leave).await.into(),
+        Body::SyncGroup(sync) => sync_group::handle(shard, client, sync).await.into(),
+        Body::DescribeGroups(describe) => {
+            describe_groups::handle(shard, client, describe).await.into()
+        }
+        Body::ListGroups(list) => list_groups::handle(shard, client, list).await.into(),
         Body::ApiVersions(versions) => {
             api_versions::handle(shard, &request.header, &versions).into()
         }
@@ -105,13 +126,14 @@ pub async fn answer(
         Body::ListConfigResources(list) => {
             list_config_resources::handle(shard, client, &list).into()
         }
+        Body::DeleteGroups(delete) => delete_groups::handle(shard, delete).await.into(),
+        Body::OffsetDelete(delete) => offset_delete::handle(shard, delete).await.into(),
         Body::DescribeLogDirs(describe) => {
             describe_log_dirs::handle(shard, client, describe).await.into()
         }
         Body::DescribeQuorum(describe) => {
             describe_quorum::handle(shard, client, &describe).await.into()
         }
-        _ => return Box::pin(std::future::ready(Reply::HangUp("not here yet".into()))),
     };
     let reply = encode(shard, reply_to, response, began);
     Box::pin(std::future::ready(reply))
