@@ -156,7 +156,9 @@ impl<K: Clone + Eq + std::hash::Hash> Session<K> {
             }
         }
         if !forgotten.is_empty() {
-            forgotten.iter().for_each(|key| drop(self.partitions.remove(key)));
+            for key in forgotten {
+                self.partitions.remove(key);
+            }
             self.order.retain(|key| self.partitions.contains_key(key));
         }
     }

@@ -105,7 +105,9 @@ fn main() -> ExitCode {
         }
     };
     log_to_stderr(&config);
-    warnings.iter().for_each(|warning| warn!("{warning}"));
+    for warning in warnings {
+        warn!("{warning}");
+    }
     match run(config, dev) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => fail(EXIT_FAILED, &why),

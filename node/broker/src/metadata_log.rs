@@ -110,11 +110,10 @@ impl MetadataLog {
     ) -> Result<(), Refusal> {
         let epoch = self.raft.borrow().leading().ok_or(ErrorCode::NotController)?;
         let now = wall_clock();
-        let batches = match atomic {
-            true => {
-                records::batch(records, version, self.end(), epoch, now).map(|batch| vec![batch])
-            }
-            false => records::batches(records, version, self.end(), epoch, now),
+        let batches = if atomic {
+            records::batch(records, version, self.end(), epoch, now).map(|batch| vec![batch])
+        } else {
+            records::batches(records, version, self.end(), epoch, now)
         };
         let batches =
             batches.map_err(|why| Refusal::new(ErrorCode::InvalidRequest, why.to_string()))?;

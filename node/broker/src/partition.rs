@@ -5,7 +5,7 @@
 
 use crate::refusal::Refusal;
 use flowstone_batch::{Checked, Origin};
-use flowstone_partition::{Leader, WaitKey};
+use flowstone_partition::{Leader, Moved, WaitKey};
 use flowstone_runtime::{local, wall_clock};
 use flowstone_store::{AppendError, Appended, Log, StorageError, Watcher};
 use flowstone_types::{LeaderEpoch, Offset, PartitionId};
@@ -66,17 +66,25 @@ impl Waits {
     }
 }
 
+/// Tells those whom a move concerns. Who is gone need not hear: the append is done all the same.
+fn tell(moved: Moved<local::Sender<Result<(), Uncommitted>>, Wake>, fate: Result<(), Uncommitted>) {
+    for ack in moved.acks {
+        let _ = ack.send(fate);
+    }
+    for wake in moved.wakes {
+        wake();
+    }
+}
+
 impl Watcher for Waits {
     fn durable(&self, end: Offset) {
         let moved = self.0.borrow_mut().durable(end);
-        moved.acks.into_iter().for_each(|ack| drop(ack.send(Ok(()))));
-        moved.wakes.into_iter().for_each(|wake| wake());
+        tell(moved, Ok(()));
     }
 
     fn failed(&self, _error: &StorageError) {
         let moved = self.0.borrow_mut().give_up();
-        moved.acks.into_iter().for_each(|ack| drop(ack.send(Err(Uncommitted))));
-        moved.wakes.into_iter().for_each(|wake| wake());
+        tell(moved, Err(Uncommitted));
     }
 }
 
@@ -138,7 +146,7 @@ impl Partition {
     pub fn committed(&self, end: Offset) -> Committed {
         let (ack, committed) = local::oneshot();
         if let Some(ready) = self.waits.0.borrow_mut().await_commit(end, ack) {
-            drop(ready.send(Ok(())));
+            let _ = ready.send(Ok(())); // Its receiver is the one made above.
         }
         committed
     }
@@ -156,8 +164,7 @@ impl Partition {
     /// The topic was deleted: nobody gets what they wait for.
     pub fn close(&self) {
         let moved = self.waits.0.borrow_mut().give_up();
-        moved.acks.into_iter().for_each(|ack| drop(ack.send(Err(Uncommitted))));
-        moved.wakes.into_iter().for_each(|wake| wake());
+        tell(moved, Err(Uncommitted));
     }
 }
 

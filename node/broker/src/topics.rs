@@ -113,7 +113,9 @@ impl Shard {
     fn reconfigure(&self, image: &Image) {
         let (config, complaints) = settings::dynamic(&self.node.config, image, self.node.id);
         if self.index == CONTROLLER_SHARD {
-            complaints.iter().for_each(|text| warn!("a dynamic broker config is left out: {text}"));
+            for text in complaints {
+                warn!("a dynamic broker config is left out: {text}");
+            }
         }
         self.set_config(config);
         self.forget_settings();

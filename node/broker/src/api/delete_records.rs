@@ -2,6 +2,7 @@
 
 use crate::partition::Partition;
 use crate::refusal::Refusal;
+use crate::settings::is_internal;
 use crate::shard::Shard;
 use flowstone_types::{Offset, Uuid};
 use flowstone_wire::ErrorCode;
@@ -19,9 +20,10 @@ pub async fn handle(shard: &Rc<Shard>, request: DeleteRecordsRequest) -> DeleteR
     let mut items = Vec::new();
     for topic in &request.topics {
         for partition in &topic.partitions {
-            let id = match crate::settings::is_internal(&topic.name) {
-                true => Err(ErrorCode::InvalidTopicException.into()),
-                false => shard.resolve(&topic.name, Uuid::ZERO, partition.partition_index),
+            let id = if is_internal(&topic.name) {
+                Err(ErrorCode::InvalidTopicException.into())
+            } else {
+                shard.resolve(&topic.name, Uuid::ZERO, partition.partition_index)
             };
             items.push((id, partition.offset));
         }

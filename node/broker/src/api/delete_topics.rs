@@ -27,7 +27,7 @@ pub async fn handle(
     let results: Vec<DeletableTopicResult> = match decide(shard, client.version, &choices).await {
         Ok(deleted) => deleted.into_iter().map(|one| result(client.version, one)).collect(),
         Err(refusal) => {
-            choices.into_iter().map(|choice| refused(client.version, choice, &refusal)).collect()
+            choices.iter().map(|choice| refused(client.version, choice, &refusal)).collect()
         }
     };
     DeleteTopicsResponse::default().with_responses(results)
@@ -64,11 +64,11 @@ fn result(version: i16, deleted: DeletedTopic) -> DeletableTopicResult {
     let DeletedTopic { name, id, result } = deleted;
     match result {
         Ok(()) => named(name.as_deref(), id),
-        Err(error) => refused(version, TopicChoice { name, id }, &error.into()),
+        Err(error) => refused(version, &TopicChoice { name, id }, &error.into()),
     }
 }
 
-fn refused(version: i16, choice: TopicChoice, refusal: &Refusal) -> DeletableTopicResult {
+fn refused(version: i16, choice: &TopicChoice, refusal: &Refusal) -> DeletableTopicResult {
     let message = (version >= MESSAGES_SINCE).then(|| string(refusal.text()));
     named(choice.name.as_deref(), choice.id)
         .with_error_code(refusal.code as i16)

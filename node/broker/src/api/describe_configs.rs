@@ -1,6 +1,7 @@
 //! DescribeConfigs (key 32): configs with their sources, synonyms, types and documentation.
 
 use super::config_resource::resource;
+use crate::client::Client;
 use crate::refusal::Refusal;
 use crate::shard::Shard;
 use flowstone_config::{Described, Overrides};
@@ -11,18 +12,15 @@ use flowstone_wire::messages::describe_configs_response::{
 };
 use flowstone_wire::messages::{DescribeConfigsRequest, DescribeConfigsResponse};
 use flowstone_wire::{ErrorCode, string};
-use std::rc::Rc;
-
-use crate::client::Client;
 
 /// From this version on a config tells its type and documentation.
 const TYPES_SINCE: i16 = 3;
 
 /// Answers for every resource asked for.
-pub async fn handle(
-    shard: &Rc<Shard>,
+pub fn handle(
+    shard: &Shard,
     client: &Client,
-    request: DescribeConfigsRequest,
+    request: &DescribeConfigsRequest,
 ) -> DescribeConfigsResponse {
     let results = request.resources.iter().map(|asked| {
         let result = DescribeConfigsResult::default()
@@ -30,7 +28,7 @@ pub async fn handle(
             .with_resource_name(asked.resource_name.clone());
         match describe(shard, asked) {
             Ok(described) => {
-                let configs = described.into_iter().map(|one| tell(client, &request, one));
+                let configs = described.into_iter().map(|one| tell(client, request, one));
                 result.with_configs(configs.collect())
             }
             Err(refusal) => result

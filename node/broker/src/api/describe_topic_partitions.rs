@@ -1,18 +1,18 @@
 //! DescribeTopicPartitions (key 75, KIP-966): topics and their partitions, page by page.
 
 use super::authorized;
-use super::metadata::broker_id;
+use super::metadata::{broker_id, why_unknown};
 use crate::settings;
 use crate::shard::Shard;
 use flowstone_metadata::{Image, Partition, Topic};
-use flowstone_types::{NodeId, valid_topic_name};
+use flowstone_types::NodeId;
 use flowstone_wire::messages::describe_topic_partitions_response::{
     Cursor, DescribeTopicPartitionsResponsePartition, DescribeTopicPartitionsResponseTopic,
 };
 use flowstone_wire::messages::{
     BrokerId, DescribeTopicPartitionsRequest, DescribeTopicPartitionsResponse,
 };
-use flowstone_wire::{ErrorCode, topic_name, uuid_to_wire};
+use flowstone_wire::{topic_name, uuid_to_wire};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -81,12 +81,8 @@ fn cursor(topic: &str, partition: i32) -> Cursor {
 }
 
 fn unknown(name: &str) -> DescribeTopicPartitionsResponseTopic {
-    let code = match valid_topic_name(name) {
-        true => ErrorCode::UnknownTopicOrPartition,
-        false => ErrorCode::InvalidTopicException,
-    };
     DescribeTopicPartitionsResponseTopic::default()
-        .with_error_code(code as i16)
+        .with_error_code(why_unknown(name) as i16)
         .with_name(Some(topic_name(name)))
         .with_is_internal(settings::is_internal(name))
 }

@@ -55,11 +55,13 @@ fn changes(
 }
 
 /// What became of each resource; or of all, where nothing could be decided.
-pub struct Outcomes(Result<HashMap<ConfigResource, Result<(), Refusal>>, Refusal>);
+pub struct Outcomes(Result<HashMap<ConfigResource, Outcome>, Refusal>);
+
+type Outcome = Result<(), Refusal>;
 
 impl Outcomes {
     /// What became of one. Named twice, it was answered once, with an error.
-    pub fn of(&self, resource: &ConfigResource) -> Result<(), Refusal> {
+    pub fn of(&self, resource: &ConfigResource) -> Outcome {
         match &self.0 {
             Ok(each) => each.get(resource).cloned().unwrap_or(Ok(())),
             Err(refusal) => Err(refusal.clone()),
@@ -67,10 +69,11 @@ impl Outcomes {
     }
 }
 
+/// What the controller answers.
+type Decided<E> = Vec<(ConfigResource, Result<(), E>)>;
+
 /// The controller's answers by resource.
-pub fn outcomes<E: Into<Refusal>>(
-    decided: Result<Vec<(ConfigResource, Result<(), E>)>, Refusal>,
-) -> Outcomes {
+pub fn outcomes<E: Into<Refusal>>(decided: Result<Decided<E>, Refusal>) -> Outcomes {
     let each = |(resource, answer): (_, Result<(), E>)| (resource, answer.map_err(Into::into));
     Outcomes(decided.map(|answers| answers.into_iter().map(each).collect()))
 }

@@ -57,9 +57,10 @@ pub async fn handle(
         for partition in &topic.partitions {
             let index = partition.partition_index;
             let id = check(client.version, partition.timestamp).and_then(|()| {
-                match seen.insert((topic.name.clone(), index)) {
-                    true => shard.resolve(&topic.name, Uuid::ZERO, index),
-                    false => Err(ErrorCode::InvalidRequest.into()), // Asked for twice.
+                if seen.insert((topic.name.clone(), index)) {
+                    shard.resolve(&topic.name, Uuid::ZERO, index)
+                } else {
+                    Err(ErrorCode::InvalidRequest.into()) // Asked for twice.
                 }
             });
             let question = Question {

@@ -97,16 +97,10 @@ fn find(image: &Image, named: &Named) -> MetadataResponseTopic {
     };
     match (found, named) {
         (Some(topic), _) => describe(image, topic),
-        (None, Named::Name(name)) => {
-            let code = match valid_topic_name(name) {
-                true => ErrorCode::UnknownTopicOrPartition,
-                false => ErrorCode::InvalidTopicException,
-            };
-            MetadataResponseTopic::default()
-                .with_error_code(code as i16)
-                .with_name(Some(topic_name(name)))
-                .with_is_internal(settings::is_internal(name))
-        }
+        (None, Named::Name(name)) => MetadataResponseTopic::default()
+            .with_error_code(why_unknown(name) as i16)
+            .with_name(Some(topic_name(name)))
+            .with_is_internal(settings::is_internal(name)),
         (None, Named::Id(id)) => MetadataResponseTopic::default()
             .with_error_code(ErrorCode::UnknownTopicId as i16)
             .with_name(None)
@@ -118,10 +112,8 @@ fn describe(image: &Image, topic: &Topic) -> MetadataResponseTopic {
     let partitions = topic.partitions().map(|(index, partition)| {
         let ids = |nodes: &[NodeId]| nodes.iter().map(|node| broker_id(*node)).collect();
         let offline = partition.replicas.iter().filter(|node| !image.is_active(**node));
-        let code = match partition.leader == NodeId::NONE {
-            true => ErrorCode::LeaderNotAvailable,
-            false => ErrorCode::None,
-        };
+        let leaderless = partition.leader == NodeId::NONE;
+        let code = if leaderless { ErrorCode::LeaderNotAvailable } else { ErrorCode::None };
         MetadataResponsePartition::default()
             .with_error_code(code as i16)
             .with_partition_index(index)
@@ -146,6 +138,15 @@ fn brokers(shard: &Shard, client: &Client) -> Vec<MetadataResponseBroker> {
         .with_port(i32::from(endpoint.port))
         .with_rack(shard.node.config.settings.broker_rack.clone().map(string));
     vec![broker]
+}
+
+/// Why there is no topic of this name: there cannot be, or there is not.
+pub fn why_unknown(name: &str) -> ErrorCode {
+    if valid_topic_name(name) {
+        ErrorCode::UnknownTopicOrPartition
+    } else {
+        ErrorCode::InvalidTopicException
+    }
 }
 
 /// A node's id as kafka-protocol's messages hold it.

@@ -76,7 +76,7 @@ pub async fn answer(
                         Some(why) => Reply::HangUp(why),
                     };
                 }
-                encode(&shard, reply_to, response.into(), began)
+                encode(&shard, reply_to, &response.into(), began)
             });
         }
         Body::Fetch(fetch) => {
@@ -117,7 +117,7 @@ pub async fn answer(
         Body::DeleteTopics(delete) => delete_topics::handle(shard, client, delete).await.into(),
         Body::CreatePartitions(create) => create_partitions::handle(shard, create).await.into(),
         Body::DescribeConfigs(describe) => {
-            describe_configs::handle(shard, client, describe).await.into()
+            describe_configs::handle(shard, client, &describe).into()
         }
         Body::AlterConfigs(alter) => alter_configs::handle(shard, alter).await.into(),
         Body::IncrementalAlterConfigs(alter) => {
@@ -135,7 +135,7 @@ pub async fn answer(
             describe_quorum::handle(shard, client, &describe).await.into()
         }
     };
-    let reply = encode(shard, reply_to, response, began);
+    let reply = encode(shard, reply_to, &response, began);
     Box::pin(std::future::ready(reply))
 }
 
@@ -144,11 +144,11 @@ pub async fn answer(
 fn encode(
     shard: &Shard,
     reply_to: ReplyTo,
-    response: ResponseBody,
+    response: &ResponseBody,
     began: flowstone_types::Instant,
 ) -> Reply {
     let mut parts = Vec::new();
-    let encoded = reply_to.encode(&response, &mut parts);
+    let encoded = reply_to.encode(response, &mut parts);
     shard.metrics.answered(reply_to.api, now().since(began));
     match encoded {
         Ok(_) => Reply::Parts(parts),

@@ -35,6 +35,9 @@ pub struct Begun {
 
 type Outcome = Result<Appended, Refusal>;
 
+/// What an append gave: what to answer, and what to wait for before.
+type Appending = Result<(Appended, Committed), Refusal>;
+
 /// Index of a topic and of a partition within it, in request and response alike.
 type Place = (usize, usize);
 
@@ -63,12 +66,11 @@ pub async fn begin(shard: &Rc<Shard>, client: &Client, request: ProduceRequest) 
         for (at, data) in topic.partition_data.into_iter().enumerate() {
             answer.partition_responses.push(unanswered(data.index));
             let place = (topic_at, at);
-            let checked = match &refused {
-                Some(refusal) => Err(refusal.clone()),
-                None => {
-                    let id = shard.resolve(&topic.name, uuid_from_wire(topic.topic_id), data.index);
-                    id.and_then(|id| check(shard, client, id, data.records.unwrap_or_default()))
-                }
+            let checked = if let Some(refusal) = &refused {
+                Err(refusal.clone())
+            } else {
+                let id = shard.resolve(&topic.name, uuid_from_wire(topic.topic_id), data.index);
+                id.and_then(|id| check(shard, client, id, data.records.unwrap_or_default()))
             };
             match checked {
                 Err(refusal) => fill(&mut answer.partition_responses[at], &Err(refusal)),
@@ -83,6 +85,7 @@ pub async fn begin(shard: &Rc<Shard>, client: &Client, request: ProduceRequest) 
     for (owner, entries) in away {
         client.touches(owner);
         if owner == shard.index {
+            shard.store.room().await;
             for Entry { place, id, batch } in entries {
                 match append(shard, id, batch) {
                     Ok((appended, committed)) => begun.local.push((place, appended, committed)),
@@ -169,10 +172,7 @@ fn append(
     Ok((appended, committed))
 }
 
-async fn commit_all(
-    appended: Vec<(Place, Result<(Appended, Committed), Refusal>)>,
-    until: Instant,
-) -> Vec<(Place, Outcome)> {
+async fn commit_all(appended: Vec<(Place, Appending)>, until: Instant) -> Vec<(Place, Outcome)> {
     let mut outcomes = Vec::with_capacity(appended.len());
     for (place, one) in appended {
         let outcome = match one {
