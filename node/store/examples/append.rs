@@ -63,7 +63,7 @@ async fn run(
     let mut batch = BatchBuilder::new(Offset(0));
     batch.push(wall_clock(), None, Some(&vec![7; bytes.saturating_sub(80)]), &[]);
     let batch = check(batch.build(), &Rules::default(), wall_clock()).expect("a batch");
-    let mut opened = Vec::new();
+    let (mut opened, opening) = (Vec::new(), Instant::now());
     for index in 0..logs {
         let acks = Rc::new(Acks::default());
         let spec = LogSpec {
@@ -76,6 +76,7 @@ async fn run(
         acks.end.set(log.durable_end().0);
         opened.push((log, acks));
     }
+    println!("{logs} logs opened in {:.2} s", opening.elapsed().as_secs_f64());
     let (cpu, began) = (cpu_seconds(), Instant::now());
     let until = began + Duration::from_secs(seconds);
     let latencies: Rc<std::cell::RefCell<Vec<u32>>> = Rc::default();

@@ -55,6 +55,6 @@ pub struct LogSpec {
     pub id: PartitionId,
     /// Configs in force.
     pub config: Arc<LogConfig>,
-    /// The leader's epoch, for the log's own knowledge of epochs.
+    /// The epoch in which this node leads: it begins at the log's end. `NONE` where it does not.
     pub leader_epoch: LeaderEpoch,
 }

@@ -110,7 +110,7 @@ impl Store {
         if shard.closed.get() {
             return Err(StorageError::Closed);
         }
-        let LogSpec { topic, id, config, .. } = spec;
+        let LogSpec { topic, id, config, leader_epoch } = spec;
         let known = shard.config.dirs.iter().position(|dir| dir.holds(&topic, id.index));
         let at = known.unwrap_or_else(|| {
             let counts = shard.config.dirs.iter().map(crate::dir::LogDir::partition_count);
@@ -153,7 +153,8 @@ impl Store {
             open::create(dir, &path, &topic, id.index, id.topic).await?;
             (Opened::empty(wall_clock()), Writer::new(Offset::ZERO))
         };
-        let core = Core::new(config, random_u64(), opened);
+        let mut core = Core::new(config, random_u64(), opened);
+        core.lead(leader_epoch);
         let number = shard.next_id.get();
         shard.next_id.set(number + 1);
         let log = Log(Rc::new(Inner {

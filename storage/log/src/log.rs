@@ -197,6 +197,14 @@ impl Log {
         self.sealed.iter().map(|segment| segment.bytes).sum::<u64>() + self.active.bytes
     }
 
+    /// This node leads from here on: `epoch` begins at the log's end, though no batch is in it yet
+    /// (Kafka's `maybeAssignEpochStartOffset`). Nothing where it is known.
+    pub fn lead(&mut self, epoch: LeaderEpoch) {
+        if self.epochs.latest().is_none_or(|latest| latest < epoch) {
+            self.epochs.assign(epoch, self.end);
+        }
+    }
+
     /// Gives a checked batch its place. The caller stamps and writes it there.
     pub fn append(
         &mut self,

@@ -113,6 +113,17 @@ fn an_epoch_that_passed_is_refused() {
     assert_eq!(log.epochs.end_of(LeaderEpoch(5), log.end()), (LeaderEpoch(5), Offset(1)));
 }
 
+#[test]
+fn a_leader_without_batches_answers_for_its_epoch() {
+    let mut log = log(LogConfig::default());
+    append(&mut log, 10);
+    log.lead(LeaderEpoch(4));
+    assert_eq!(log.epochs.end_of(LeaderEpoch(4), log.end()), (LeaderEpoch(4), Offset(1)));
+    assert_eq!(log.epochs.end_of(LeaderEpoch(0), log.end()), (LeaderEpoch(0), Offset(1)));
+    log.lead(LeaderEpoch(2));
+    assert_eq!(log.epochs.latest(), Some(LeaderEpoch(4)));
+}
+
 /// Ten batches, two to a segment; the timestamps are 0, 1, 2, ...
 fn ten(mut config: LogConfig) -> Log {
     config.segment_bytes = 2 * header(1000, 0).total_len() as u32;
