@@ -10,7 +10,7 @@ import threading
 import time
 
 import pytest
-from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from harness import wire
@@ -94,10 +94,16 @@ def read_all(broker):
     """{partition: [(offset, value)]} of the whole topic."""
     consumer = Consumer({"bootstrap.servers": broker.bootstrap, "group.id": "the-auditor", "enable.auto.commit": False, "auto.offset.reset": "error", "log_level": 0})
     ends, seen = {}, {p: [] for p in range(PARTITIONS)}
+
+    def watermarks(partition):
+        try:
+            return consumer.get_watermark_offsets(TopicPartition(TOPIC, partition), timeout=20)
+        except KafkaException:
+            return None  # Kafka's metadata name a leader a moment before that leader knows.
+
     for partition in range(PARTITIONS):
-        low, high = consumer.get_watermark_offsets(TopicPartition(TOPIC, partition), timeout=20)
+        low, ends[partition] = until(lambda: watermarks(partition), what="the partition's leader")  # noqa: B023
         assert low == 0
-        ends[partition] = high
     consumer.assign([TopicPartition(TOPIC, partition, 0) for partition in range(PARTITIONS)])
     deadline = time.monotonic() + CYCLE_SECONDS_MAX
     while any(len(seen[p]) < ends[p] for p in seen):

@@ -13,6 +13,9 @@ RUNNER = CLIENTS / "kafka" / "runner"
 FLOWSTONED = Path(os.environ.get("FLOWSTONED") or BUILD / "release" / "flowstoned")
 FLOWSTONE = FLOWSTONED.with_name("flowstone")
 
+# What a broker on this machine may call itself to its clients.
+LOOPBACK = ("127.0.0.1", "localhost")
+
 
 def free_port():
     """A TCP port of the loopback address that nobody listens on now."""

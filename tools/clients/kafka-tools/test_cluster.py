@@ -16,7 +16,7 @@ WANTED = {
 
 def test_broker_api_versions(tools, broker):
     out = tools("kafka-broker-api-versions").out
-    assert re.search(rf"^127\.0\.0\.1:{broker.port} \(id: 1 rack: null isFenced: false\) -> \($", out, re.M)
+    assert re.search(rf"^(127\.0\.0\.1|localhost):{broker.port} \(id: 1 rack: null isFenced: false\) -> \($", out, re.M)
     offered = {found[1]: (int(found[2]), int(found[3] or found[2])) for found in re.finditer(r"^\t(\w+)\(\d+\): (\d+)(?: to (\d+))? \[usable: \d+\]", out, re.M)}
     for api, version in WANTED.items():
         low, high = offered[api]

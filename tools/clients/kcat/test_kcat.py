@@ -6,6 +6,8 @@ import time
 
 import pytest
 
+from harness.places import LOOPBACK
+
 CODECS = ["none", "gzip", "snappy", "lz4", "zstd"]
 
 
@@ -23,7 +25,7 @@ def kcat(broker):
 def test_list_metadata(kcat, broker, name):
     kcat("-P", "-t", name, feed="x\n")
     seen = json.loads(kcat("-L", "-J", "-t", name))
-    assert seen["brokers"] == [{"id": 1, "name": broker.bootstrap}]
+    assert seen["brokers"] in ([{"id": 1, "name": f"{host}:{broker.port}"}] for host in LOOPBACK)
     (topic,) = seen["topics"]
     assert topic["topic"] == name and [p["leader"] for p in topic["partitions"]] == [1] * len(topic["partitions"])
 
@@ -78,8 +80,8 @@ def test_idempotent(kcat, name):
 
 
 def test_large_records(kcat, name, tmp_path):
+    """A file is a record; 900 KB pass under the default limit of 1 MiB."""
     file = tmp_path / "large"
-    file.write_bytes(bytes(range(1, 251)) * 3600)
+    file.write_text("".join(chr(33 + n % 90) for n in range(900_000)))
     kcat("-P", "-t", name, "-p", 0, file)
-    done = subprocess.run(["kcat", "-b", kcat("-L", "-J") and json.loads(kcat("-L", "-J"))["brokers"][0]["name"], "-C", "-t", name, "-p", "0", "-o", "beginning", "-e", "-D", ""], capture_output=True, timeout=30, check=True)
-    assert done.stdout == file.read_bytes()
+    assert kcat("-C", "-t", name, "-p", 0, "-o", "beginning", "-e", "-D", "") == file.read_text()

@@ -4,6 +4,7 @@ import pytest
 
 from harness import wire
 from harness.batch import batch, record
+from harness.places import LOOPBACK
 from harness.requests import create_topic, fetch, produce
 from harness.until import until
 from harness.wire import Connection, array, data, int16, int32, int64, string
@@ -44,7 +45,8 @@ def test_api_versions_from_the_future(connection):
 
 def test_metadata_v0(broker, connection, topic):
     reply = connection.ask(wire.METADATA, 0, array([string(topic)]))
-    assert reply.array(lambda: (reply.int32(), reply.string(), reply.int32())) == [(1, "127.0.0.1", broker.port)]
+    ((node, host, port),) = reply.array(lambda: (reply.int32(), reply.string(), reply.int32()))
+    assert (node, port) == (1, broker.port) and host in LOOPBACK
 
     def partition():
         return reply.int16(), reply.int32(), reply.int32(), reply.array(reply.int32), reply.array(reply.int32)
