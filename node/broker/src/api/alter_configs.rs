@@ -28,7 +28,7 @@ pub async fn handle(shard: &Rc<Shard>, request: AlterConfigsRequest) -> AlterCon
             .with_resource_type(asked.resource_type)
             .with_resource_name(asked.resource_name);
         match named.and_then(|(resource, _)| outcomes.of(&resource)) {
-            Ok(()) => response,
+            Ok(()) => response.with_error_message(None),
             Err(refusal) => response
                 .with_error_code(refusal.code as i16)
                 .with_error_message(Some(string(refusal.text()))),

@@ -49,7 +49,7 @@ fn wanted(topic: &CreatePartitionsTopic) -> NewPartitions {
 fn result(name: &str, refusal: Option<&Refusal>) -> CreatePartitionsTopicResult {
     let result = CreatePartitionsTopicResult::default().with_name(topic_name(name));
     match refusal {
-        None => result,
+        None => result.with_error_message(None),
         Some(refusal) => result
             .with_error_code(refusal.code as i16)
             .with_error_message(Some(string(refusal.text()))),

@@ -80,7 +80,8 @@ fn succeeded(
 ) -> CreatableTopicResult {
     let result = CreatableTopicResult::default()
         .with_name(topic_name(name))
-        .with_topic_id(uuid_to_wire(created.id));
+        .with_topic_id(uuid_to_wire(created.id))
+        .with_error_message(None);
     if !tells_configs {
         return result;
     }

@@ -29,7 +29,7 @@ pub fn handle(
         match describe(shard, asked) {
             Ok(described) => {
                 let configs = described.into_iter().map(|one| tell(client, request, one));
-                result.with_configs(configs.collect())
+                result.with_configs(configs.collect()).with_error_message(None)
             }
             Err(refusal) => result
                 .with_error_code(refusal.code as i16)

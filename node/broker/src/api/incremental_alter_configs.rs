@@ -86,7 +86,7 @@ fn response(
     let response =
         AlterConfigsResourceResponse::default().with_resource_type(kind).with_resource_name(name);
     match outcome {
-        Ok(()) => response,
+        Ok(()) => response.with_error_message(None),
         Err(refusal) => response
             .with_error_code(refusal.code as i16)
             .with_error_message(Some(string(refusal.text()))),
