@@ -11,12 +11,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use flowstone_log::{Durability, Sealed};
-use flowstone_runtime::{Buffer, File, PAGE_BYTES, deadline, fs, local::Notify, now, wall_clock};
+use flowstone_runtime::{Buffer, File, PAGE_BYTES, deadline, local::Notify, now, wall_clock};
 use flowstone_types::Instant;
 
 use crate::error::StorageError;
 use crate::gather::gather;
 use crate::log::{Health, Inner, Pending, Writer};
+use crate::open::make_durable;
 use crate::tail::{Run, Waiting};
 
 /// Bytes of one log that one write takes, unless a single batch is larger: the largest pooled buffer.
@@ -288,7 +289,7 @@ impl Inner {
         let file = self.shard.file(self, run.segment, true).await?;
         if !writer.created {
             // The file's name must be there before anything in it is acknowledged.
-            fs::sync_dir(&self.path).await.map_err(StorageError::io("flush", &self.path))?;
+            make_durable(&self.shard.config.dirs[self.dir], &self.path).await?;
             self.state.borrow_mut().writer.created = true;
         }
         let end = run.pages_at + run.pages.len() as u64;

@@ -38,6 +38,8 @@ struct Table {
     partitions: BTreeSet<(String, i32)>,
     dirty: bool,
     writing: bool,
+    /// Something was forgotten that the files may still hold.
+    forgot: bool,
 }
 
 /// A partition's directory that was found at start.
@@ -181,7 +183,9 @@ impl LogDir {
         }
         let mut table = self.table();
         table.writing = false;
-        table.dirty |= result.is_err();
+        if result.is_err() {
+            (table.dirty, table.forgot) = (true, true);
+        }
         result
     }
 
@@ -194,6 +198,7 @@ impl LogDir {
             return Begin::Clean;
         }
         table.writing = true;
+        table.forgot = false;
         Begin::Files([
             (names::LOG_STARTS, encode_offsets(&table.starts)),
             (names::HIGH_WATERMARKS, encode_offsets(&table.high_watermarks)),
@@ -228,9 +233,9 @@ impl LogDir {
         table.dirty |= old != [Some(recovery_point), Some(start), Some(high_watermark)];
     }
 
-    /// Forgets a partition. The next one of this name must not inherit its offsets, so a checkpoint
-    /// is due before that one exists; `true` if there was anything to forget.
-    pub(crate) fn forget(&self, topic: &str, index: i32) -> bool {
+    /// Forgets a partition. The next one of this name must not inherit its offsets: see
+    /// [`LogDir::is_forgotten`].
+    pub(crate) fn forget(&self, topic: &str, index: i32) {
         let mut table = self.table();
         let key = (topic.to_owned(), index);
         let known = [
@@ -239,9 +244,15 @@ impl LogDir {
             table.high_watermarks.remove(&key).is_some(),
         ];
         table.partitions.remove(&key);
-        let any = known.contains(&true);
-        table.dirty |= any;
-        any
+        if known.contains(&true) {
+            (table.dirty, table.forgot) = (true, true);
+        }
+    }
+
+    /// Whether the files hold nothing either of what was forgotten; if not, a checkpoint is due.
+    pub(crate) fn is_forgotten(&self) -> bool {
+        let table = self.table();
+        !table.forgot && !table.writing
     }
 
     /// Whether this partition had a directory here at start, or has one since.

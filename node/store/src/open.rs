@@ -30,7 +30,8 @@ const REWRITE_BYTES: usize = 1 << 20;
 /// After how long recovery begins to tell how far it is.
 const TELL_AFTER: Duration = Duration::from_secs(1);
 
-/// Makes the directory of a partition that has none.
+/// Makes the directory of a partition that has none. Nothing of it is flushed before the first write
+/// ([`make_durable`]): a power cut takes an empty log, which is then made again.
 pub(crate) async fn create(
     dir: &LogDir,
     path: &Path,
@@ -40,21 +41,37 @@ pub(crate) async fn create(
 ) -> Result<(), StorageError> {
     // A partition of this name may have been here before: its offsets are not this one's, and a
     // log start above this log's end would have recovery delete it all.
-    if dir.forget(topic, index) {
+    dir.forget(topic, index);
+    if !dir.is_forgotten() {
         dir.checkpoint().await?;
     }
     fs::create_dir_all(path).await.map_err(StorageError::io("make", path))?;
     write_partition_metadata(path, id).await?;
-    fs::sync_dir(dir.path()).await.map_err(StorageError::io("flush", dir.path()))?;
     dir.adopt(topic, index);
     Ok(())
 }
 
-/// Writes `partition.metadata`.
+/// Writes `partition.metadata`, not flushed.
 pub(crate) async fn write_partition_metadata(path: &Path, id: Uuid) -> Result<(), StorageError> {
     let file = path.join(names::PARTITION_METADATA);
-    let text = flowstone_log::encode_partition_metadata(id).into_bytes();
-    fs::write_atomic(&file, text).await.map_err(StorageError::io("write", &file))
+    let text = Bytes::from(flowstone_log::encode_partition_metadata(id));
+    let options = OpenOptions { create: true, write: true, ..OpenOptions::default() };
+    let write = async {
+        let metadata = File::open(&file, options).await?;
+        metadata.set_len(0).await?;
+        metadata.write_at(vec![text], 0).await
+    };
+    write.await.map_err(StorageError::io("write", &file))
+}
+
+/// Puts on stable storage what a first batch needs around it: the topic id, the names of the
+/// partition's files, and the partition's own name.
+pub(crate) async fn make_durable(dir: &LogDir, path: &Path) -> Result<(), StorageError> {
+    let file = path.join(names::PARTITION_METADATA);
+    let flush = async { File::open(&file, OpenOptions::default()).await?.sync().await };
+    flush.await.map_err(StorageError::io("flush", &file))?;
+    fs::sync_dir(path).await.map_err(StorageError::io("flush", path))?;
+    fs::sync_dir(dir.path()).await.map_err(StorageError::io("flush", dir.path()))
 }
 
 /// The topic id in `partition.metadata`; `None` where there is no such file (Kafka before 2.8).
@@ -67,8 +84,17 @@ pub(crate) async fn partition_topic(path: &Path) -> Result<Option<Uuid>, Storage
     };
     match flowstone_log::decode_partition_metadata(&String::from_utf8_lossy(&bytes)) {
         Ok(id) => Ok(Some(id)),
+        // Made, not yet flushed, and cut off: nothing was ever written here.
+        Err(_) if !has_batches(path).await? => Ok(None),
         Err(error) => Err(StorageError::Damaged { path: file, what: error.to_string() }),
     }
+}
+
+async fn has_batches(path: &Path) -> Result<bool, StorageError> {
+    let entries = fs::read_dir(path).await.map_err(StorageError::io("list", path))?;
+    let is_log =
+        |name: &str| matches!(names::classify(name), names::Named::Segment(_, FileKind::Log));
+    Ok(entries.iter().any(|entry| is_log(&entry.name) && entry.len > 0))
 }
 
 /// What recovery needs to know.
