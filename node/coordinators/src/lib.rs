@@ -49,7 +49,9 @@ pub use error::{Error, Refusal, wire_code};
 pub use groups::{Effect, Groups, Input, Now, RequestId};
 pub use load::{Loading, ReplayError, Replayed};
 pub use partition::partition_for;
-pub use records::Record;
+pub use records::{
+    GroupMetadataKey, GroupMetadataValue, MemberMetadata, OffsetCommitKey, OffsetCommitValue, Record,
+};
 pub use request::{
     Answer, Commit, CommitTopic, DeleteGroups, DescribeGroups, DescribedGroup, DescribedMember,
     FetchTopic, FetchedOffset, FetchedTopic, Heartbeat, JoinGroup, JoinRefused, Joined,

@@ -1,1 +1,0 @@
-//! The command flowstone: format, topics, produce, consume, groups, bench, log dump.
