@@ -5,9 +5,11 @@ import os
 
 import pytest
 
-from harness import broker as brokers
-from harness.places import CLIENTS
-from harness.tools import Tools
+pytest.register_assert_rewrite("harness.requests")
+
+from harness import broker as brokers  # noqa: E402
+from harness.places import CLIENTS  # noqa: E402
+from harness.tools import Tools  # noqa: E402
 
 names = itertools.count(1)
 

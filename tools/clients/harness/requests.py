@@ -7,14 +7,21 @@ from harness.wire import array, data, int8, int16, int32, int64, string
 
 def create_topic(connection, topic, partitions=2):
     """CreateTopics v2; returns the name when every partition has its leader."""
-    reply = connection.ask(wire.CREATE_TOPICS, 2, array([string(topic) + int32(partitions) + int16(1) + array([]) + array([])]) + int32(10000) + int8(0))
-    reply.int32()  # throttle time
-    assert reply.array(lambda: (reply.string(), reply.int16(), reply.string())) == [(topic, 0, None)]
+    assert answer_to_create(connection, topic, partitions)[0] == 0
     leaders = {partition: (0, 1) for partition in range(partitions)}
     until(lambda: metadata(connection, topic)[1] == leaders, what="every partition with its leader")
     # Kafka's metadata name a leader a moment before that leader knows.
     until(lambda: all(fetch(connection, topic, 0, partition=partition)[0] == 0 for partition in range(partitions)), what="every leader at work")
     return topic
+
+
+def answer_to_create(connection, topic, partitions=1):
+    """What CreateTopics v2 says of one topic: (error, message)."""
+    reply = connection.ask(wire.CREATE_TOPICS, 2, array([string(topic) + int32(partitions) + int16(1) + array([]) + array([])]) + int32(10000) + int8(0))
+    reply.int32()  # throttle time
+    ((found, error, message),) = reply.array(lambda: (reply.string(), reply.int16(), reply.string()))
+    assert found == topic and reply.left() == 0
+    return error, message
 
 
 def metadata(connection, topic):
