@@ -12,6 +12,7 @@ use crate::budget::Budget;
 use crate::client::Client;
 use crate::fetch_session::Sessions;
 use crate::frames::{FrameError, Frames};
+use crate::life::Stage;
 use crate::listener::DOOR_SHARD;
 use crate::replies::Replies;
 use crate::shard::Shard;
@@ -92,6 +93,8 @@ enum End {
     Request(#[from] DecodeError),
     #[error("{0}")]
     Replies(String),
+    #[error("the node stops")]
+    Stopping,
 }
 
 /// Serves a connection until it ends or moves away.
@@ -159,6 +162,9 @@ async fn requests(
         let pending = api::answer(shard, state, request).await;
         replies.push(pending, held);
         handle.working.set(false);
+        if shard.life.stage() >= Stage::Stopping {
+            return Err(End::Stopping); // The queued replies leave; clients with more go elsewhere.
+        }
         if let Some(to) = state.client.better_home(shard.index) {
             replies.drained().await.map_err(End::Replies)?;
             return Ok(to);
@@ -170,7 +176,9 @@ async fn requests(
 fn report(shard: &Shard, client: &Client, end: &End) {
     let peer = client.address;
     match end {
-        End::Frame(FrameError::Closed | FrameError::Lost(_)) => debug!(%peer, "{end}"),
+        End::Frame(FrameError::Closed | FrameError::Lost(_)) | End::Stopping => {
+            debug!(%peer, "{end}");
+        }
         End::Frame(FrameError::Length(_)) | End::Request(_) | End::Replies(_) => {
             let id = client.id.as_deref().unwrap_or("");
             shard.complaints.complain(|left_out| {

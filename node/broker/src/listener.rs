@@ -9,9 +9,10 @@ use crate::node::{Endpoint, ListenerPlan};
 use crate::shard::Shard;
 use anyhow::Context;
 use flowstone_config::{self as config, Config};
-use flowstone_runtime::{Connection, Listener, local::Notify, sleep, spawn};
+use flowstone_runtime::{Connection, Listener, local::Notify, now, sleep, spawn};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::rc::Rc;
 use std::time::Duration;
@@ -22,6 +23,9 @@ pub const DOOR_SHARD: usize = 0;
 
 /// A failed accept (out of file descriptors, most likely) is tried again after this.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+/// How long an address may be in use before that is an error, and how often it is tried.
+const BIND_PATIENCE: Duration = Duration::from_secs(1);
+const BIND_RETRY: Duration = Duration::from_millis(20);
 
 /// Who is connected, as far as limits and placement ask.
 pub struct Door {
@@ -91,7 +95,7 @@ pub async fn bind(config: &Config) -> anyhow::Result<(Vec<Listener>, Vec<Listene
     let (mut listeners, mut plans) = (Vec::new(), Vec::new());
     for wanted in &config.listeners {
         let address = resolve(wanted)?;
-        let listener = Listener::bind(address).await.with_context(|| {
+        let listener = bind_one(address).await.with_context(|| {
             format!(
                 "cannot listen on {}://{address}: is another broker running there?",
                 wanted.listener
@@ -107,6 +111,20 @@ pub async fn bind(config: &Config) -> anyhow::Result<(Vec<Listener>, Vec<Listene
         listeners.push(listener);
     }
     Ok((listeners, plans))
+}
+
+/// Binds, with patience: when a node was killed, the kernel holds the listener that its ring waited
+/// on for some milliseconds more.
+async fn bind_one(address: SocketAddr) -> std::io::Result<Listener> {
+    let until = now().after(BIND_PATIENCE);
+    loop {
+        match Listener::bind(address).await {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && now() < until => {
+                sleep(BIND_RETRY).await;
+            }
+            bound => return bound,
+        }
+    }
 }
 
 /// The address that a listener is bound to; without a host it is all of them.
@@ -160,7 +178,11 @@ async fn admit(shard: &Rc<Shard>, socket: Connection, listener: &'static str) {
     let address = socket.peer().ip();
     let limit = connections_max(&shard.config(), address);
     let here = door.per_address.borrow().get(&address).copied().unwrap_or(0);
-    if door.closing.get() || here >= limit {
+    if door.closing.get() {
+        socket.shutdown();
+        return;
+    }
+    if here >= limit {
         shard.complaints.complain(|left_out| {
             warn!(%address, limit, left_out, "closed a connection: max.connections.per.ip is reached");
         });
