@@ -235,6 +235,11 @@ impl Cluster {
         Ok(self.topics[name].clone())
     }
 
+    /// Waits until a topic that was just made is known to the brokers.
+    pub fn topic_soon(&mut self, name: &str) -> Result<Topic, Failure> {
+        until(self.timeout, || self.topic(name))
+    }
+
     /// Forgets a topic's layout: a leader moved.
     pub fn forget(&mut self, topic: &str) {
         self.topics.remove(topic);

@@ -12,7 +12,7 @@ mod produce;
 pub use cluster::{Cluster, Topic};
 pub use connection::Connection;
 pub use fetch::Fetcher;
-pub use group::{Member, assigned, commit_without_member, committed};
+pub use group::{Member, assigned, commit_without_member, committed, subscribed};
 pub use produce::{Acks, Outgoing, Producer};
 
 use std::time::{Duration, Instant};

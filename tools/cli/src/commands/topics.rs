@@ -196,6 +196,9 @@ impl Create {
             answer["partitions"] = json!(topic.num_partitions);
             answer["replication_factor"] = json!(topic.replication_factor);
         }
+        if !self.validate_only {
+            cluster.topic_soon(&self.topic)?; // So that whoever comes next can use it.
+        }
         Ok(answer)
     }
 }

@@ -44,7 +44,7 @@ impl Parser<'_> {
             }
         }
         if word == "b" && self.rest.peek() == Some(&'"') {
-            return Value::String(self.quoted());
+            return Value::String(self.quoted_bytes());
         }
         self.blanks();
         match self.rest.peek() {
@@ -112,13 +112,26 @@ impl Parser<'_> {
                     Some('t') => text.push('\t'),
                     Some('0') => text.push('\0'),
                     Some('u') => text.extend(self.unicode()),
-                    Some('x') => text.push_str("\\x"), // Of bytes: as they were shown.
                     Some(other) => text.push(other),
                     None => break,
                 },
                 c => text.push(c),
             }
         }
+        text
+    }
+
+    /// Bytes stay as they were shown: what is not ASCII is escaped.
+    fn quoted_bytes(&mut self) -> String {
+        self.rest.next_if_eq(&'"');
+        let mut text = String::new();
+        while let Some(c) = self.rest.next_if(|c| *c != '"') {
+            text.push(c);
+            if c == '\\' {
+                text.extend(self.rest.next());
+            }
+        }
+        self.rest.next_if_eq(&'"');
         text
     }
 
@@ -199,7 +212,7 @@ mod tests {
         let want = json!({ "list": [1, -2], "none": null, "rate": 0.5 });
         assert_eq!(
             to_json(&outer),
-            json!({ "text": text, "id": id.to_string(), "bytes": "k\0\"", "some": want, "empty": [], "many": [want, want] })
+            json!({ "text": text, "id": id.to_string(), "bytes": "k\\0\\\"", "some": want, "empty": [], "many": [want, want] })
         );
     }
 

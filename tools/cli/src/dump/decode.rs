@@ -1,5 +1,7 @@
 //! Records of the cluster's own topics in words: the metadata log's, and `__consumer_offsets`'.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use clap::ValueEnum;
 use flowstone_batch::{ControlType, EndTxnMarker, Record};
@@ -12,6 +14,7 @@ use flowstone_schema::Message;
 use serde_json::{Value, json};
 
 use super::debug::to_json;
+use crate::client::{assigned, subscribed};
 
 /// How records are told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -68,7 +71,7 @@ fn offsets(record: &Record) -> Result<Value, String> {
         }
         GroupMetadataKey::KEY => {
             let key = to_json(&GroupMetadataKey::decode(0, key).map_err(read)?);
-            ("GroupMetadata", key, versioned::<GroupMetadataValue>(record.value.as_ref())?)
+            ("GroupMetadata", key, group(record.value.as_ref())?)
         }
         other => {
             let (key, value) = (text(record.key.as_ref()), text(record.value.as_ref()));
@@ -76,6 +79,27 @@ fn offsets(record: &Record) -> Result<Value, String> {
         }
     };
     Ok(json!({ "type": name, "key": key, "value": value }))
+}
+
+/// A group's generation, with what consumers tell each other in words.
+fn group(value: Option<&Bytes>) -> Result<Value, String> {
+    let mut told = versioned::<GroupMetadataValue>(value)?;
+    let Some((version, body)) = value.and_then(|value| numbered(value)) else { return Ok(told) };
+    let group = GroupMetadataValue::decode(version, body).map_err(|error| error.to_string())?;
+    if group.protocol_type == "consumer" {
+        for (member, told) in
+            group.members.iter().zip(told["members"].as_array_mut().into_iter().flatten())
+        {
+            if let Some(topics) = subscribed(&member.subscription) {
+                told["subscription"] = json!(topics);
+            }
+            if let Some(partitions) = assigned(&member.assignment) {
+                let partitions = partitions.into_iter().collect::<BTreeMap<_, _>>();
+                told["assignment"] = json!(partitions);
+            }
+        }
+    }
+    Ok(told)
 }
 
 /// A value behind its version; null for a tombstone.

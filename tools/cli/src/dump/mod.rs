@@ -85,7 +85,8 @@ impl<'a> Report<'a> {
             names::RECOVERY_POINTS | names::LOG_STARTS | names::HIGH_WATERMARKS => {
                 self.offsets(path)
             }
-            "cleaner-offset-checkpoint" => self.offsets(path),
+            // Kafka makes it empty, and fills it when it first compacts.
+            "cleaner-offset-checkpoint" if fs::metadata(path)?.len() > 0 => self.offsets(path),
             "quorum-state" => self.quorum_state(path),
             _ => Ok(()), // Locks, leftovers, and what is not ours.
         }
@@ -113,7 +114,8 @@ impl<'a> Report<'a> {
     /// Tells that something is damaged.
     fn damage(&mut self, path: &Path, what: &str) -> io::Result<()> {
         self.damaged += 1;
-        self.tell(path, &format!("DAMAGED: {what}"), json!({ "damaged": what }))
+        let line = format!("DAMAGED: {}: {what}", path.display());
+        self.tell(path, &line, json!({ "damaged": what }))
     }
 }
 

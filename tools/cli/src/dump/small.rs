@@ -110,8 +110,15 @@ impl Report<'_> {
             &format!("at offset {at}, {} producers", state.len()),
         )?;
         for producer in state.active() {
-            let line = format!("{producer:?}");
-            self.tell(path, &line, json!({ "producer": super::debug::to_json(&producer) }))?;
+            let object = super::debug::to_json(&producer);
+            let line = format!(
+                "producer {}/{} last sequence {} at {}",
+                producer.id.0,
+                producer.epoch,
+                producer.last_sequence,
+                time_text(producer.last_timestamp.0).unwrap_or_default()
+            );
+            self.tell(path, &line, json!({ "producer": object }))?;
         }
         Ok(())
     }

@@ -154,3 +154,30 @@ fn metadata_is_decoded() {
         assert!(text.contains(part), "{part} is not in\n{text}");
     }
 }
+
+#[test]
+fn group_records_are_decoded() {
+    use flowstone_coordinators::{OffsetCommitKey, OffsetCommitValue};
+    use flowstone_schema::Message;
+    let key = OffsetCommitKey {
+        group: "g".into(),
+        topic: "orders".into(),
+        partition: 3,
+        ..OffsetCommitKey::default()
+    };
+    let value = OffsetCommitValue { offset: 42, ..OffsetCommitValue::default() };
+    let framed = |number: i16, body: Vec<u8>| [number.to_be_bytes().to_vec(), body].concat();
+    let key = framed(1, key.to_vec(0).unwrap());
+    let mut batch = BatchBuilder::new(Offset(5));
+    batch.push(Timestamp(1), Some(&key), Some(&framed(4, value.to_vec(4).unwrap())), &[]);
+    batch.push(Timestamp(1), Some(&key), None, &[]);
+    batch.push(Timestamp(1), Some(&[0, 99]), None, &[]);
+    let folder = Folder::new("__consumer_offsets-12");
+    folder.put(SEGMENT, &batch.build());
+    let (text, damaged) = folder.dump(true, false);
+    assert_eq!(damaged, 0, "{text}");
+    let place = r#"OffsetCommit {"group":"g","partition":3,"topic":"orders"} = "#;
+    assert!(text.contains(&format!(r#"5  {place}{{"commit_timestamp":0"#)), "{text}");
+    assert!(text.contains(r#""offset":42"#) && text.contains(&format!("6  {place}null")), "{text}");
+    assert!(text.contains("7  type 99 "), "{text}");
+}
