@@ -51,7 +51,7 @@ pub use buffer::{Buffer, Memory, PAGE_BYTES, memory, set_pool_limit};
 pub use file::{DirEntry, File, OpenOptions, Space, fs};
 pub use launch::{Host, Limits, Plan, ProbeError, Topology, launch, probe};
 pub use mail::{Mailbox, Mailer, mailbox};
-pub use net::{Connection, Detached, Listener, connect};
+pub use net::{Connection, Detached, Listener, SocketOptions, connect};
 pub use task::{
     busy_nanos, deadline, now, offload, random_bytes, random_u64, shard_count, shard_index, sleep,
     sleep_until, spawn, termination, wall_clock, yield_now,

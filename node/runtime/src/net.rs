@@ -17,12 +17,28 @@ enum ListenerInner {
     Sim(crate::sim::Listener),
 }
 
+/// What the kernel is asked for; a simulation asks nobody. The default leaves all to the kernel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct SocketOptions {
+    /// Connections that may wait to be accepted; at most net.core.somaxconn.
+    pub backlog: Option<u32>,
+    /// Send buffer of each connection, in bytes; it does not grow or shrink any more.
+    pub send_buffer_bytes: Option<usize>,
+    /// Receive buffer of each connection, likewise.
+    pub receive_buffer_bytes: Option<usize>,
+}
+
 impl Listener {
     /// Binds and listens (SO_REUSEADDR set; port 0 takes a free one).
-    #[allow(clippy::unused_async, reason = "the simulated twin awaits")]
     pub async fn bind(address: SocketAddr) -> io::Result<Self> {
+        Self::bind_with(address, SocketOptions::default()).await
+    }
+
+    /// The same, with options for the sockets of the connections to come.
+    #[allow(clippy::unused_async, reason = "the simulated twin awaits")]
+    pub async fn bind_with(address: SocketAddr, options: SocketOptions) -> io::Result<Self> {
         world!(
-            Ok(Self(ListenerInner::Ring(ring::Listener::bind(address)?))),
+            Ok(Self(ListenerInner::Ring(ring::Listener::bind(address, options)?))),
             Ok(Self(ListenerInner::Sim(crate::sim::Listener::bind(address).await?)))
         )
     }

@@ -16,9 +16,11 @@ use rustix::net::{
 use super::op::{Operation, Orphan, Step, submit};
 use super::parts::Parts;
 use crate::buffer::Buffer;
+use crate::net::SocketOptions;
 
-/// Connections the kernel holds until we accept them (it cuts this to net.core.somaxconn).
-const BACKLOG: i32 = 4096;
+/// Connections the kernel holds until we accept them, unless told otherwise (it cuts this to
+/// net.core.somaxconn).
+const BACKLOG: u32 = 4096;
 
 /// One submission receives no more than this.
 const RECEIVE_BYTES_MAX: usize = 1 << 30;
@@ -38,11 +40,18 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    pub(crate) fn bind(address: SocketAddr) -> io::Result<Self> {
+    pub(crate) fn bind(address: SocketAddr, options: SocketOptions) -> io::Result<Self> {
         let fd = new_socket(address)?;
         sockopt::set_socket_reuseaddr(&fd, true)?;
+        // Before `listen`: accepted sockets inherit them, and a window is agreed on at the hello.
+        if let Some(bytes) = options.send_buffer_bytes {
+            sockopt::set_socket_send_buffer_size(&fd, bytes)?;
+        }
+        if let Some(bytes) = options.receive_buffer_bytes {
+            sockopt::set_socket_recv_buffer_size(&fd, bytes)?;
+        }
         bind(&fd, &address)?;
-        listen(&fd, BACKLOG)?;
+        listen(&fd, i32::try_from(options.backlog.unwrap_or(BACKLOG)).unwrap_or(i32::MAX))?;
         let address = address_of(getsockname(&fd)?)?;
         Ok(Self { fd: Rc::new(fd), address })
     }
