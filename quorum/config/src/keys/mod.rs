@@ -148,6 +148,9 @@ const MEMORY: &str = "flowstone.memory.bytes bounds what waits and what is cache
 const METADATA_FIXED: &str = "snapshots keep the metadata log short";
 const NOT_LIMITED: &str = "connections are bounded by number, not by rate";
 const ONE_DIR: &str = "a failed or full directory takes only its own partitions offline";
+const ONE_CHECKPOINT: &str =
+    "all checkpoints are written together, see log.flush.offset.checkpoint.interval.ms";
+const OWN_SESSION: &str = "each connection has one fetch session, which ends with it";
 const SECURITY_OFF: &str = "authentication and ACLs are off";
 const COMPACTION: &str = "nothing is compacted yet";
 const COORDINATOR: &str = "each group lives on one shard, which writes at once";

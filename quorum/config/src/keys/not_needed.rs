@@ -2,9 +2,9 @@
 
 use super::{
     ANY, COMPACTION, COORDINATOR, Fallback, KIP_848, Key, Kind, MEMORY, METADATA_FIXED, METRICS,
-    NON_EMPTY, NOT_LIMITED, ONE_DIR, ONE_NODE, PLAIN_OFFSETS, POOLS, QUOTAS, Range, SECURITY_OFF,
-    SHARE, STREAMS, TIERED_OFF, TRANSACTIONS, Treatment, Updates, at_least, between, fallback,
-    other_keys, real,
+    NON_EMPTY, NOT_LIMITED, ONE_CHECKPOINT, ONE_DIR, ONE_NODE, OWN_SESSION, PLAIN_OFFSETS, POOLS,
+    QUOTAS, Range, SECURITY_OFF, SHARE, STREAMS, TIERED_OFF, TRANSACTIONS, Treatment, Updates,
+    at_least, between, fallback, other_keys, real,
 };
 
 other_keys! {
@@ -146,6 +146,16 @@ other_keys! {
             "Data directories that get no new partitions.";
         "log.dir.failure.timeout.ms" Long = "30000", at_least(1), ReadOnly,
             "How long a broker with a failed directory waits for the controller to know.";
+    }
+    Treatment::NotNeeded(ONE_CHECKPOINT) => {
+        "log.flush.start.offset.checkpoint.interval.ms" Int = "60000", at_least(0), ReadOnly,
+            "How often the log start offset checkpoint is written.";
+        "replica.high.watermark.checkpoint.interval.ms" Long = "5000", ANY, ReadOnly,
+            "How often the high watermark checkpoint is written.";
+    }
+    Treatment::NotNeeded(OWN_SESSION) => {
+        "max.incremental.fetch.session.cache.slots" Int = "1000", at_least(0), ReadOnly,
+            "Most incremental fetch sessions that are remembered.";
     }
     Treatment::NotNeeded(COMPACTION) => {
         "log.cleaner.enable" Boolean = "true", ANY, ReadOnly,

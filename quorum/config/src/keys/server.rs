@@ -45,12 +45,12 @@ typed_keys! {
         "The security protocol brokers use among themselves, where no listener is named for it.";
     "socket.request.max.bytes" socket_request_bytes_max: i32 = "104857600", at_least(1), ReadOnly,
         "Largest request that is read, in bytes.";
-    "socket.listen.backlog.size" socket_backlog: i32 = "50", at_least(1), ReadOnly,
-        "Connections that may wait to be accepted, on each listener.";
-    "socket.send.buffer.bytes" socket_send_buffer_bytes: i32 = "102400", ANY, ReadOnly,
-        "Send buffer of each connection's socket; -1 leaves it to the kernel.";
-    "socket.receive.buffer.bytes" socket_receive_buffer_bytes: i32 = "102400", ANY, ReadOnly,
-        "Receive buffer of each connection's socket; -1 leaves it to the kernel.";
+    "socket.listen.backlog.size" socket_backlog: i32 = "4096", at_least(1), ReadOnly,
+        "Connections that may wait to be accepted, on each listener (Kafka: 50).";
+    "socket.send.buffer.bytes" socket_send_buffer_bytes: i32 = "-1", ANY, ReadOnly,
+        "Send buffer of each connection's socket; -1 lets the kernel adapt it (Kafka: 102400).";
+    "socket.receive.buffer.bytes" socket_receive_buffer_bytes: i32 = "-1", ANY, ReadOnly,
+        "Receive buffer of each connection's socket; -1 lets the kernel adapt it (Kafka: 102400).";
     "max.connections" connections_max: i32 = "2147483647", at_least(0), ClusterWide,
         "Most connections to this broker at a time.";
     "max.connections.per.ip" connections_per_ip_max: i32 = "2147483647", at_least(0), ClusterWide,
@@ -76,18 +76,9 @@ typed_keys! {
         "How often logs are looked at for what may be deleted.";
     "log.flush.offset.checkpoint.interval.ms" recovery_checkpoint_interval_ms: i32 =
         "60000", at_least(0), ReadOnly,
-        "How often the recovery point checkpoint is written.";
-    "log.flush.start.offset.checkpoint.interval.ms" start_offset_checkpoint_interval_ms: i32 =
-        "60000", at_least(0), ReadOnly,
-        "How often the log start offset checkpoint is written.";
-    "replica.high.watermark.checkpoint.interval.ms" high_watermark_checkpoint_interval_ms: i64 =
-        "5000", ANY, ReadOnly,
-        "How often the high watermark checkpoint is written.";
+        "How often the checkpoints are written: recovery points, log starts, high watermarks.";
     "broker.rack" broker_rack: Option<String> = none, ANY, ReadOnly,
         "The rack this broker stands in, for placement and for clients that read close by.";
-    "max.incremental.fetch.session.cache.slots" fetch_sessions_max: i32 =
-        "1000", at_least(0), ReadOnly,
-        "Most incremental fetch sessions that are remembered.";
     "fetch.max.bytes" fetch_bytes_max: i32 = "57671680", at_least(1024), ReadOnly,
         "Most bytes in one fetch response; a first batch larger than this is still sent.";
     "max.request.partition.size.limit" describe_partitions_max: i32 = "2000", at_least(1), ReadOnly,
