@@ -6,7 +6,7 @@
 
 use crate::group_log::{self, NotAppended};
 use crate::life::Stage;
-use crate::partition::Partition;
+use crate::partition::{Partition, Uncommitted};
 use crate::settings::{CONSUMER_OFFSETS, TopicSettings, group_config};
 use crate::shard::Shard;
 use flowstone_config::Settings;
@@ -319,14 +319,20 @@ impl Coordinator {
         let rules = self.topic.borrow().coordinator_rules();
         let end = group_log::append(&self.partition, records, &rules)?;
         let coordinator = Rc::clone(self);
-        let committed = self.partition.committed(end);
+        let mut committed = self.partition.committed(end);
         // Should a later write's task run before this one: what is committed is everything below
         // its end, so both writes are, and the core takes the second telling for nothing.
         spawn(async move {
-            match committed.await {
-                Some(Ok(())) => coordinator.feed(Input::Durable { through: write }),
-                // Whether the records survive is unknown: what is in memory may be wrong.
-                Some(Err(_)) | None => coordinator.log_failed(),
+            loop {
+                match committed.await {
+                    Some(Ok(())) => return coordinator.feed(Input::Durable { through: write }),
+                    // It is written once there is space: what is in memory stays right.
+                    Some(Err(Uncommitted::Stalled)) => {
+                        committed = coordinator.partition.committed(end);
+                    }
+                    // Whether the records survive is unknown: what is in memory may be wrong.
+                    Some(Err(Uncommitted::Lost)) | None => return coordinator.log_failed(),
+                }
             }
         });
         Ok(())

@@ -17,9 +17,14 @@ use std::sync::Arc;
 /// A produce waits for this: `Ok` once what it appended is committed, `Err` if it never will be.
 pub type Committed = local::Receiver<Result<(), Uncommitted>>;
 
-/// The log failed between append and commit: whether the records survive is unknown.
+/// Why what was appended is not committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Uncommitted;
+pub enum Uncommitted {
+    /// The disk is full: it is committed once there is space, and its producer should not wait.
+    Stalled,
+    /// The log failed or went: whether the records survive is unknown.
+    Lost,
+}
 
 /// Called when a waiting fetch should look again; may lead to another shard.
 pub type Wake = Box<dyn FnOnce()>;
@@ -41,6 +46,56 @@ pub struct Traffic {
     pub fetch_requests: Cell<u64>,
     /// See `fetch_requests`.
     pub fetch_failed: Cell<u64>,
+}
+
+/// The same, read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Totals {
+    /// Records appended.
+    pub messages_in: u64,
+    /// Bytes of batches appended.
+    pub bytes_in: u64,
+    /// Bytes of batches sent to consumers.
+    pub bytes_out: u64,
+    /// Produce requests, and those of them that failed.
+    pub produce_requests: u64,
+    /// See `produce_requests`.
+    pub produce_failed: u64,
+    /// Fetch requests, and those of them that failed.
+    pub fetch_requests: u64,
+    /// See `fetch_requests`.
+    pub fetch_failed: u64,
+}
+
+impl Traffic {
+    /// The counters as they are now.
+    pub fn totals(&self) -> Totals {
+        Totals {
+            messages_in: self.messages_in.get(),
+            bytes_in: self.bytes_in.get(),
+            bytes_out: self.bytes_out.get(),
+            produce_requests: self.produce_requests.get(),
+            produce_failed: self.produce_failed.get(),
+            fetch_requests: self.fetch_requests.get(),
+            fetch_failed: self.fetch_failed.get(),
+        }
+    }
+}
+
+impl Totals {
+    /// Both together.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            messages_in: self.messages_in + other.messages_in,
+            bytes_in: self.bytes_in + other.bytes_in,
+            bytes_out: self.bytes_out + other.bytes_out,
+            produce_requests: self.produce_requests + other.produce_requests,
+            produce_failed: self.produce_failed + other.produce_failed,
+            fetch_requests: self.fetch_requests + other.fetch_requests,
+            fetch_failed: self.fetch_failed + other.fetch_failed,
+        }
+    }
 }
 
 /// A partition this shard owns.
@@ -82,9 +137,16 @@ impl Watcher for Waits {
         tell(moved, Ok(()));
     }
 
+    fn stalled(&self, _error: &StorageError) {
+        // The disk is full: what waits may be written later. Its producers are told to try again,
+        // and a retry of an idempotent one is recognised.
+        let moved = self.0.borrow_mut().give_up();
+        tell(moved, Err(Uncommitted::Stalled));
+    }
+
     fn failed(&self, _error: &StorageError) {
         let moved = self.0.borrow_mut().give_up();
-        tell(moved, Err(Uncommitted));
+        tell(moved, Err(Uncommitted::Lost));
     }
 }
 
@@ -164,7 +226,7 @@ impl Partition {
     /// The topic was deleted: nobody gets what they wait for.
     pub fn close(&self) {
         let moved = self.waits.0.borrow_mut().give_up();
-        tell(moved, Err(Uncommitted));
+        tell(moved, Err(Uncommitted::Lost));
     }
 }
 

@@ -47,6 +47,7 @@ impl TopicSettings {
             timestamp_before_max_ms: config.timestamp_before_ms_max,
             timestamp_after_max_ms: config.timestamp_after_ms_max,
             compacted: config.cleanup_policy.compact,
+            inspect_compressed: config.compressed_check == config::CompressedCheck::Full,
             ..Rules::default()
         };
         let log = LogConfig {

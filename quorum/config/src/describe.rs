@@ -172,7 +172,7 @@ mod tests {
     fn every_key_is_described() {
         let config = config(&[]);
         let topic = config.describe_topic(None);
-        assert_eq!(topic.len(), 34, "Kafka's 34 without the internal one, and ours");
+        assert_eq!(topic.len(), 35, "Kafka's 34 without the internal one, and our two");
         assert!(topic.iter().all(|entry| !entry.read_only && entry.value.is_some()));
         let broker = config.describe_broker();
         assert!(broker.len() > 340);

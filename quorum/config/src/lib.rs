@@ -30,5 +30,6 @@ pub use layers::{Overrides, Source};
 pub use listeners::Endpoint;
 pub use problem::{Place, Problem, Problems};
 pub use value::{
-    CleanupPolicy, CompressionType, Durability, Kind, List, LogFormat, Range, TimestampType, Value,
+    CleanupPolicy, CompressedCheck, CompressionType, Durability, Kind, List, LogFormat, Range,
+    TimestampType, Value,
 };

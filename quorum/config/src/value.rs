@@ -374,6 +374,13 @@ choices! {
         /// The broker's time.
         LogAppendTime = "LogAppendTime",
     }
+    /// `flowstone.compressed.check`: what is looked at in a compressed batch.
+    CompressedCheck {
+        /// Every compressed batch is opened and its records checked, as Kafka does.
+        Full = "full",
+        /// Header, CRC and declared counts; opened only where the topic's configs need it.
+        Header = "header",
+    }
     /// `flowstone.durability`: when a write is acknowledged.
     Durability {
         /// When it is on stable storage.

@@ -14,8 +14,9 @@ pub use server::Settings;
 pub use topic_and_group::TopicConfig;
 
 use crate::value::{
-    ANY, CleanupPolicy, CompressionType, Durability, GZIP_LEVEL, Kind, List, LogFormat, NON_EMPTY,
-    OFFSET_RESET, Range, THROTTLED, TimestampType, Value, at_least, between, real,
+    ANY, CleanupPolicy, CompressedCheck, CompressionType, Durability, GZIP_LEVEL, Kind, List,
+    LogFormat, NON_EMPTY, OFFSET_RESET, Range, THROTTLED, TimestampType, Value, at_least, between,
+    real,
 };
 
 /// One key.
@@ -147,10 +148,10 @@ const POOLS: &str = "each shard is one thread; there are no pools to size";
 const MEMORY: &str = "flowstone.memory.bytes bounds what waits and what is cached";
 const METADATA_FIXED: &str = "snapshots keep the metadata log short";
 const NOT_LIMITED: &str = "connections are bounded by number, not by rate";
-const ONE_DIR: &str = "a failed or full directory takes only its own partitions offline";
 const ONE_CHECKPOINT: &str =
     "all checkpoints are written together, see log.flush.offset.checkpoint.interval.ms";
 const OWN_SESSION: &str = "each connection has one fetch session, which ends with it";
+const ONE_DIR: &str = "a failed or full directory takes only its own partitions offline";
 const SECURITY_OFF: &str = "authentication and ACLs are off";
 const COMPACTION: &str = "nothing is compacted yet";
 const COORDINATOR: &str = "each group lives on one shard, which writes at once";

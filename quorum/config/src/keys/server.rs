@@ -1,8 +1,8 @@
 //! The server's keys that are used, as fields of [`Settings`].
 
 use super::{
-    ANY, Durability, Fallback, GZIP_LEVEL, Key, Kind, List, LogFormat, NON_EMPTY, Range, Treatment,
-    Updates, Value, at_least, between, fallback, other_keys, real, typed_keys,
+    ANY, CompressedCheck, Durability, Fallback, GZIP_LEVEL, Key, Kind, List, LogFormat, NON_EMPTY,
+    Range, Treatment, Updates, Value, at_least, between, fallback, other_keys, real, typed_keys,
 };
 
 typed_keys! {
@@ -204,5 +204,8 @@ other_keys! {
             "Bytes that stay here when they are remote too; -2 is the retention size.";
         "flowstone.durability" String = "flushed", Range::OneOf(Durability::NAMES), ClusterWide,
             "When a write is acknowledged: flushed to stable storage, written to the disk, or in memory.";
+        "flowstone.compressed.check" String =
+            "full", Range::OneOf(CompressedCheck::NAMES), ClusterWide,
+            "What is checked of a compressed batch: full opens it as Kafka does, header trusts its producer.";
     }
 }

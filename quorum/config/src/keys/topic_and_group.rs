@@ -1,10 +1,10 @@
 //! The keys of topics and groups.
 
 use super::{
-    ANY, CleanupPolicy, CompressionType, Durability, Fallback, GZIP_LEVEL, KIP_848, Key, Kind,
-    OFFSET_RESET, ONE_NODE, PREALLOCATE, Range, SHARE, STREAMS, THROTTLED, TIERED, TIERED_OFF,
-    TimestampType, Treatment, Updates, Value, at_least, between, fallback, other_keys, real,
-    typed_keys,
+    ANY, CleanupPolicy, CompressedCheck, CompressionType, Durability, Fallback, GZIP_LEVEL,
+    KIP_848, Key, Kind, OFFSET_RESET, ONE_NODE, PREALLOCATE, Range, SHARE, STREAMS, THROTTLED,
+    TIERED, TIERED_OFF, TimestampType, Treatment, Updates, Value, at_least, between, fallback,
+    other_keys, real, typed_keys,
 };
 
 typed_keys! {
@@ -91,6 +91,10 @@ typed_keys! {
     "flowstone.durability" durability: Durability =
         "flushed", Range::OneOf(Durability::NAMES), ClusterWide by ["flowstone.durability"],
         "When a write is acknowledged: flushed to stable storage, written to the disk, or in memory.";
+    "flowstone.compressed.check" compressed_check: CompressedCheck =
+        "full",
+        Range::OneOf(CompressedCheck::NAMES), ClusterWide by ["flowstone.compressed.check"],
+        "What is checked of a compressed batch: full opens it as Kafka does, header trusts its producer.";
 }
 
 other_keys! {
