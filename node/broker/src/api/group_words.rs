@@ -62,6 +62,27 @@ pub fn by_partition(
     Ok(by_partition)
 }
 
+/// A cluster with one topic, for the tests of the APIs that ask whether a topic exists.
+#[cfg(test)]
+pub fn image_with(name: &str, partitions: i32) -> flowstone_metadata::Image {
+    use flowstone_metadata::records::TopicRecord;
+    use flowstone_metadata::{Delta, Image, MetadataRecord, MetadataVersion, Partition};
+    use flowstone_types::{NodeId, Uuid};
+    let topic = Uuid(7);
+    let record = TopicRecord { name: name.to_owned(), topic_id: topic, ..TopicRecord::default() };
+    let mut records: Vec<MetadataRecord> = vec![record.into()];
+    for index in 0..partitions {
+        let partition = Partition::new(vec![NodeId(1)], vec![Uuid(1)], vec![NodeId(1)]);
+        let id = PartitionId { topic, index };
+        records.push(partition.to_record(id, MetadataVersion::LATEST).into());
+    }
+    let mut image = Image::default();
+    for record in records {
+        image.apply(record, &mut Delta::default()).expect("the records are right");
+    }
+    image
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -80,3 +80,41 @@ fn respond(
     });
     OffsetCommitResponse::default().with_topics(topics.collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::group_words::image_with;
+    use super::*;
+    use flowstone_coordinators::{Error, PartitionResult};
+    use flowstone_types::Uuid;
+    use flowstone_wire::messages::offset_commit_request::OffsetCommitRequestPartition;
+    use flowstone_wire::{Api, ReplyTo, topic_name};
+
+    #[test]
+    fn what_does_not_exist_fails_where_it_stands_and_the_rest_is_asked_for() {
+        let image = image_with("t", 2);
+        let topic = |name, partitions: &[i32]| {
+            let one = |index| OffsetCommitRequestPartition::default().with_partition_index(index);
+            let partitions = partitions.iter().copied().map(one).collect();
+            let topic = OffsetCommitRequestTopic::default().with_name(topic_name(name));
+            topic.with_partitions(partitions)
+        };
+        let topics = vec![topic("nope", &[0]), topic("t", &[1, 9, 0]), topic("t", &[5])];
+        let asked: Vec<CommitTopic> =
+            topics.iter().filter_map(|topic| existing(&image, topic)).collect();
+        assert_eq!((asked.len(), asked[0].id), (1, Uuid(7)), "under the topic's id");
+        let result = |partition, error| PartitionResult { partition, error };
+        let partitions = vec![result(1, None), result(0, Some(Error::OffsetMetadataTooLarge))];
+        let results =
+            vec![TopicResult { name: asked[0].name.clone(), id: asked[0].id, partitions }];
+        let request = OffsetCommitRequest::default().with_topics(topics);
+        let response = respond(&image, request, results);
+        let codes = response.topics.iter().flat_map(|topic| &topic.partitions);
+        let codes: Vec<_> = codes.map(|one| (one.partition_index, one.error_code)).collect();
+        assert_eq!(codes, [(0, 3), (1, 0), (9, 3), (0, 12), (5, 3)]);
+        for version in 2..=9 {
+            let reply_to = ReplyTo { api: Api::OffsetCommit, version, correlation_id: 1 };
+            reply_to.encode(&response.clone().into(), &mut Vec::new()).unwrap();
+        }
+    }
+}
