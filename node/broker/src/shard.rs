@@ -24,7 +24,7 @@ use flowstone_store::Store;
 use flowstone_types::{Offset, PartitionId, Uuid};
 use flowstone_wire::ErrorCode;
 use std::cell::{Cell, OnceCell, RefCell};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -153,7 +153,9 @@ impl Shard {
 
     /// All partitions that this shard owns, in no order.
     pub fn partitions(&self) -> Vec<Rc<Partition>> {
-        self.partitions.borrow().values().cloned().collect()
+        let mut all: Vec<_> = self.partitions.borrow().values().cloned().collect();
+        all.sort_unstable_by_key(|partition| partition.id); // One order, whatever the map's.
+        all
     }
 
     /// This shard owns one more partition.
@@ -195,7 +197,8 @@ impl Shard {
 /// The connections that live on a shard.
 #[derive(Default)]
 pub struct Connections {
-    open: RefCell<HashMap<u64, Rc<Handle>>>,
+    /// By key, so that all are told in one order: a simulated run repeats itself.
+    open: RefCell<BTreeMap<u64, Rc<Handle>>>,
     next: Cell<u64>,
 }
 

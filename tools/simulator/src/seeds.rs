@@ -158,6 +158,7 @@ fn text(panic: &(dyn Any + Send)) -> String {
 
 /// Runs and prints: for the command line. Whether all went well.
 pub fn report(scenario: &Scenario, seeds: Range<u64>, trace_lines: usize) -> bool {
+    println!("{}: {}", scenario.name, scenario.about);
     let begun = Instant::now();
     let count = seeds.end - seeds.start;
     let result = run(scenario, seeds, trace_lines);

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use flowstone_batch::{BatchBuilder, Limits, batches, crc_ok, records};
+use flowstone_runtime::sim::Control;
 use flowstone_runtime::{random_u64, sleep, wall_clock};
 use flowstone_types::{Offset, ProducerId};
 use flowstone_wire::client::Request;
@@ -23,8 +24,8 @@ use flowstone_wire::messages::offset_commit_request::{
 use flowstone_wire::messages::offset_fetch_request::OffsetFetchRequestTopic;
 use flowstone_wire::messages::produce_request::{PartitionProduceData, TopicProduceData};
 use flowstone_wire::messages::{
-    CreateTopicsRequest, FetchRequest, GroupId, InitProducerIdRequest, OffsetCommitRequest,
-    OffsetFetchRequest, ProduceRequest,
+    CreateTopicsRequest, FetchRequest, FindCoordinatorRequest, GroupId, InitProducerIdRequest,
+    OffsetCommitRequest, OffsetFetchRequest, ProduceRequest,
 };
 use flowstone_wire::{ErrorCode, string, topic_name};
 
@@ -57,6 +58,7 @@ pub struct Plan {
 
 /// What all clients share.
 pub struct Workload {
+    control: Control,
     plan: Plan,
     address: SocketAddr,
     partitions: RefCell<BTreeMap<i32, PartitionHistory>>,
@@ -67,10 +69,11 @@ pub struct Workload {
 
 impl Workload {
     /// Nothing done yet, against the broker at `address`.
-    pub fn new(plan: Plan, address: SocketAddr) -> Rc<Self> {
+    pub fn new(control: Control, plan: Plan, address: SocketAddr) -> Rc<Self> {
         let partitions = (0..plan.partitions).map(|p| (p, PartitionHistory::default())).collect();
         let commits = (0..plan.partitions).map(|p| (p, Commits::default())).collect();
         Rc::new(Self {
+            control,
             plan,
             address,
             partitions: RefCell::new(partitions),
@@ -136,7 +139,9 @@ impl Workload {
                 let result = &response.topics[0];
                 match code(result.error_code) {
                     ErrorCode::None | ErrorCode::TopicAlreadyExists => return,
-                    code if code.is_retriable() => {}
+                    code if code.is_retriable() => {
+                        self.control.note(format_args!("create: {code:?}"));
+                    }
                     code => panic!("cannot create the topic: {code:?}, {:?}", result.error_message),
                 }
             }
@@ -168,7 +173,9 @@ impl Workload {
             if let Some(response) = link.ask(1, &request).await {
                 match code(response.error_code) {
                     ErrorCode::None => return (response.producer_id.0, response.producer_epoch),
-                    code if code.is_retriable() => {}
+                    code if code.is_retriable() => {
+                        self.control.note(format_args!("identity: {code:?}"));
+                    }
                     code => panic!("no producer id: {code:?}"),
                 }
             }
@@ -211,7 +218,9 @@ impl Workload {
                             Err::<(), _>(Violation::Forgotten { record, answer })
                         });
                     }
-                    code if code.is_retriable() => {}
+                    code if code.is_retriable() => {
+                        self.control.note(format_args!("produce: {code:?}"));
+                    }
                     code => panic!("produce: {code:?}, {:?}", answer.error_message),
                 }
             }
@@ -304,7 +313,10 @@ impl Workload {
                 let went_back = Violation::WentBack { what, before: position, after };
                 self.check(partition, |_| Err::<(), _>(went_back));
             }
-            code if code.is_retriable() => return None,
+            code if code.is_retriable() => {
+                self.control.note(format_args!("fetch: {code:?}"));
+                return None;
+            }
             code => panic!("fetch: {code:?}"),
         }
         self.check(partition, |history| history.watermark_is(floor, answer.high_watermark));
@@ -337,7 +349,10 @@ impl Workload {
             if let Some(response) = link.ask(7, &request).await {
                 match code(response.topics[0].partitions[0].error_code) {
                     ErrorCode::None => break,
-                    code if code.is_retriable() => {}
+                    code if code.is_retriable() => {
+                        self.control.note(format_args!("commit: {code:?}"));
+                        self.find_coordinator(link, partition).await;
+                    }
                     code => panic!("commit: {code:?}"),
                 }
             } else {
@@ -346,6 +361,13 @@ impl Workload {
             pause(100).await;
         }
         self.with_commits(partition, |commits| commits.committed(position));
+    }
+
+    /// Asks who coordinates the group: that makes the topic of offsets, where there is none.
+    async fn find_coordinator(&self, link: &mut Link, partition: i32) {
+        let mut request = FindCoordinatorRequest::default();
+        request.key = group(partition).0;
+        link.ask(3, &request).await;
     }
 
     async fn committed(&self, link: &mut Link, partition: i32) {
@@ -359,6 +381,7 @@ impl Workload {
         let Some(response) = link.ask(5, &request).await else { return };
         let place = response.topics.first().map(|topic| &topic.partitions[0]);
         if response.error_code != 0 || place.is_none_or(|place| place.error_code != 0) {
+            self.control.note(format_args!("fetch of a commit: {response:?}"));
             return; // The coordinator is still loading.
         }
         let offset = place.map_or(-1, |place| place.committed_offset);

@@ -203,7 +203,7 @@ fn play(world: &World, lie: Lie) -> Stats {
         pause_max: Duration::from_millis(10),
         configs: Vec::new(),
     };
-    let workload = Workload::new(plan, address);
+    let workload = Workload::new(world.control(), plan, address);
     for client in workload.clients() {
         world.spawn_on(world.machine("client"), client);
     }

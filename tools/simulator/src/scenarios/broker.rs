@@ -1,0 +1,94 @@
+//! The whole daemon, over its sockets: `flowstoned dev` on one machine, clients on others.
+//!
+//! What runs is [`Boot::run`], as `flowstoned` runs it on each shard: connections, handlers,
+//! metadata log, groups, logs and recovery.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use flowstone_broker::{Boot, Served};
+use flowstone_config::Config;
+use flowstone_runtime::sim::{Control, MachineId, World};
+use flowstone_runtime::{fs, local};
+
+use crate::nemesis::{Kinds, Victim};
+use crate::seeds::Stats;
+use crate::workload::{Plan, Workload};
+
+/// Rounds of faults.
+const ROUNDS: u64 = 4;
+/// The daemon's port.
+const PORT: u16 = 9092;
+/// Memory for caches and requests: little, so that reads go to the disk.
+const MEMORY_BYTES: u64 = 16 << 20;
+/// How long clients and daemon may take to finish once everything is mended.
+const FINISHES_WITHIN: Duration = Duration::from_mins(10);
+
+/// Plays it.
+pub fn play(world: &World) -> Stats {
+    let (control, machine) = (world.control(), world.machine("broker"));
+    let address = SocketAddr::new(world.address(machine), PORT);
+    let draw = |bound: u64| control.random() % bound;
+    let shards = 1 + draw(3) as usize;
+    let plan = Plan {
+        partitions: 1 + draw(3) as i32,
+        producers: 3,
+        value_bytes_max: 100 << draw(7),
+        pause_max: Duration::from_millis(20),
+        configs: Vec::new(),
+    };
+    let kinds = Kinds::draw(&control);
+    control.note(format_args!("{kinds:?}, {shards} shards, {plan:?}"));
+    let workload = Workload::new(world.control(), plan, address);
+    let clients: Vec<_> =
+        workload.clients().into_iter().map(|c| (world.machine("client"), c)).collect();
+    world.run(async move {
+        let all = control.clone();
+        let boot = move || start(&all, machine, shards);
+        prepare(&control, machine).await;
+        boot();
+        workload.create_topic().await;
+        for (machine, client) in clients {
+            control.spawn_on(machine, client);
+        }
+        let victim = Victim { control: &control, machine, boot: &boot, stops: true };
+        let mut stats = victim.torment(ROUNDS, kinds).await;
+        control.set_time_limit(control.now().after(FINISHES_WITHIN));
+        workload.stop().await;
+        stats += victim.torment(0, kinds).await; // Once more from the disk.
+        workload.final_check().await;
+        (stats.sent, stats.acknowledged) = workload.counts();
+        stats
+    })
+}
+
+/// Makes the data directory, as an installation does: the daemon finds it.
+async fn prepare(control: &Control, machine: MachineId) {
+    let (done, made) = local::oneshot();
+    control.spawn_on(machine, async move {
+        fs::create_dir_all("/data".as_ref()).await.expect("an empty disk takes a directory");
+        let _ = done.send(fs::sync_dir("/".as_ref()).await);
+    });
+    let made = made.await.expect("nothing crashes yet");
+    made.expect("a healthy disk");
+}
+
+/// Starts the daemon; where it cannot start, its process ends.
+fn start(control: &Control, machine: MachineId, shards: usize) {
+    let set = [("offsets.topic.num.partitions".to_owned(), "3".to_owned())];
+    let loaded = Config::dev("/data", PORT, &set).unwrap_or_else(|problems| panic!("{problems:?}"));
+    let boot = Boot::new(loaded.config, shards, MEMORY_BYTES, Served::Dev);
+    let (control, kept) = (control.clone(), Rc::new(boot));
+    control.clone().boot(machine, shards, move |shard| {
+        let (boot, control) = (Arc::clone(&kept), control.clone());
+        async move {
+            Arc::clone(&boot).run(shard).await;
+            if let Err(why) = boot.outcome() {
+                control.note(format_args!("the daemon ends: {why:#}"));
+                control.crash(machine);
+            }
+        }
+    });
+}
