@@ -30,7 +30,7 @@ fn as_much_as_goes_is_counted() {
     let (requests, records, bytes) =
         (number(&report, "requests"), number(&report, "records"), number(&report, "bytes"));
     assert!(requests > 10.0 && number(&report, "errors") == 0.0, "{report}");
-    assert_eq!(records / requests, 16.0);
+    assert!((records - requests * 16.0).abs() < 0.5, "16 records of 1,000 bytes: {report}");
     assert!(bytes / requests > 16_000.0 && bytes / requests <= 16_384.0);
     assert!(report["latency_ms"]["p50"].as_f64() > Some(0.0));
     assert!(report["broker"]["pid"].as_u64() == Some(std::process::id().into()), "the sink is us");
@@ -58,7 +58,7 @@ fn partitions_are_read_again_and_again() {
     let report = bench("consume --topic t --seconds 500ms --warm-up 0 -c 2 -i 2");
     let (requests, records) = (number(&report, "requests"), number(&report, "records"));
     assert!(requests > 10.0 && number(&report, "empty") == 0.0, "{report}");
-    assert_eq!(records / requests, 100.0);
+    assert!((records - requests * 100.0).abs() < 0.5, "{report}");
 }
 
 #[test]

@@ -194,7 +194,8 @@ fn ms(latency: &Histogram<u64>, quantile: f64) -> f64 {
 /// Milliseconds with three digits that count.
 fn short(ms: f64) -> String {
     let digits = match ms {
-        ..10.0 => 2,
+        ..1.0 => 3,
+        1.0..10.0 => 2,
         10.0..100.0 => 1,
         _ => 0,
     };

@@ -53,7 +53,7 @@ schema! {
 }
 
 const SESSION_TIMEOUT: Duration = Duration::from_secs(45); // Kafka's default.
-const REBALANCE_TIMEOUT: Duration = Duration::from_secs(60);
+const REBALANCE_TIMEOUT: Duration = Duration::from_mins(1);
 const HEARTBEAT_EVERY: Duration = Duration::from_secs(3); // Kafka's default.
 const ASSIGNOR: &str = "range";
 const PROTOCOL_TYPE: &str = "consumer";
@@ -111,7 +111,7 @@ impl Member {
         self.generation = joined.generation_id;
         self.id = joined.member_id.clone();
         let assignments = if joined.leader == joined.member_id && !joined.skip_assignment {
-            self.assign_all(cluster, &joined)?
+            assign_all(cluster, &joined)
         } else {
             Vec::new()
         };
@@ -166,40 +166,6 @@ impl Member {
         }
     }
 
-    /// The leader's work: who reads what.
-    fn assign_all(
-        &self,
-        cluster: &mut Cluster,
-        joined: &JoinGroupResponse,
-    ) -> Result<Vec<SyncGroupRequestAssignment>, Failure> {
-        let mut wanted: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for member in &joined.members {
-            for topic in subscribed(&member.metadata).unwrap_or_default() {
-                wanted.entry(topic).or_default().push(member.member_id.to_string());
-            }
-        }
-        let mut counts = BTreeMap::new();
-        for topic in wanted.keys() {
-            // Another member's topic may not be there: its member gets nothing of it.
-            let count = cluster.topic(topic).map_or(0, |topic| topic.partitions.len());
-            counts.insert(topic.clone(), count as i32);
-        }
-        let assigned = range(&wanted, &counts);
-        let members = joined.members.iter().map(|member| {
-            let topics = assigned.get(member.member_id.as_str()).cloned().unwrap_or_default();
-            let topics = topics.into_iter().map(|(topic, partitions)| AssignedTopic {
-                topic,
-                partitions,
-                ..AssignedTopic::default()
-            });
-            let assignment = Assignment { topics: topics.collect(), ..Assignment::default() };
-            SyncGroupRequestAssignment::default()
-                .with_member_id(member.member_id.clone())
-                .with_assignment(versioned(&assignment))
-        });
-        Ok(members.collect())
-    }
-
     /// Says "still here" where it is time to; returns whether the group rebalances, so that
     /// [`Member::rejoin`] is due.
     pub fn heartbeat(&mut self) -> Result<bool, Failure> {
@@ -246,6 +212,39 @@ impl Member {
     fn what(&self) -> String {
         format!("group {}", self.group.as_str())
     }
+}
+
+/// The leader's work: who reads what.
+fn assign_all(
+    cluster: &mut Cluster,
+    joined: &JoinGroupResponse,
+) -> Vec<SyncGroupRequestAssignment> {
+    let mut wanted: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for member in &joined.members {
+        for topic in subscribed(&member.metadata).unwrap_or_default() {
+            wanted.entry(topic).or_default().push(member.member_id.to_string());
+        }
+    }
+    let mut counts = BTreeMap::new();
+    for topic in wanted.keys() {
+        // Another member's topic may not be there: its member gets nothing of it.
+        let count = cluster.topic(topic).map_or(0, |topic| topic.partitions.len());
+        counts.insert(topic.clone(), count as i32);
+    }
+    let assigned = range(&wanted, &counts);
+    let members = joined.members.iter().map(|member| {
+        let topics = assigned.get(member.member_id.as_str()).cloned().unwrap_or_default();
+        let topics = topics.into_iter().map(|(topic, partitions)| AssignedTopic {
+            topic,
+            partitions,
+            ..AssignedTopic::default()
+        });
+        let assignment = Assignment { topics: topics.collect(), ..Assignment::default() };
+        SyncGroupRequestAssignment::default()
+            .with_member_id(member.member_id.clone())
+            .with_assignment(versioned(&assignment))
+    });
+    members.collect()
 }
 
 fn joins_again(failure: &Failure) -> bool {

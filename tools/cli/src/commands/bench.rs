@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
 use std::sync::atomic::Ordering;
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
@@ -274,7 +274,9 @@ impl Shared {
                     scope.spawn(move || drive(lanes, Pace::new(rate), run, progress))
                 })
                 .collect();
-            let before = watch(&run, &progress, broker, || threads.iter().all(|t| t.is_finished()));
+            let before = watch(&run, &progress, broker, || {
+                threads.iter().all(ScopedJoinHandle::is_finished)
+            });
             let mut outcome = Outcome::new();
             for thread in threads {
                 outcome.add(&thread.join().expect("a driver does not panic")?);
@@ -326,7 +328,7 @@ fn watch(run: &Run, progress: &Progress, broker: Option<u32>, done: impl Fn() ->
         let now = run.start.elapsed();
         let bytes = progress.bytes.load(Ordering::Relaxed);
         let requests = progress.requests.load(Ordering::Relaxed);
-        let seconds = (now - last).as_secs_f64();
+        let seconds = now.saturating_sub(last).as_secs_f64();
         let rate = bytes_text((bytes - last_bytes) as f64 / seconds);
         bar.set_message(format!(
             "{rate}/s  {:.0} requests/s",

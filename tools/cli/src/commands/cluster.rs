@@ -283,5 +283,6 @@ fn log_dirs(
             }
         }
     }
-    Ok(if partitions { sizes.print(common.json)? } else { dirs.print(common.json)? })
+    let table = if partitions { sizes } else { dirs };
+    Ok(table.print(common.json)?)
 }

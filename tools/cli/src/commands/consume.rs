@@ -267,17 +267,16 @@ fn in_words(partition: i32, record: &Record) -> String {
     let text = |bytes: Option<&[u8]>| {
         bytes.map_or("null".to_owned(), |bytes| bytes.escape_ascii().to_string())
     };
-    let mut line = format!(
-        "{partition} {} {} {} {}",
-        record.offset,
+    let mut parts = vec![
+        partition.to_string(),
+        record.offset.to_string(),
         time_text(record.timestamp.0).unwrap_or_else(|| "-".to_owned()),
         text(record.key.as_deref()),
-        text(record.value.as_deref())
-    );
-    for (name, value) in record.headers.iter() {
-        line.push_str(&format!(" {}={}", String::from_utf8_lossy(name), text(value)));
-    }
-    line
+        text(record.value.as_deref()),
+    ];
+    let header = |(name, value)| format!("{}={}", String::from_utf8_lossy(name), text(value));
+    parts.extend(record.headers.iter().map(header));
+    parts.join(" ")
 }
 
 fn start(text: &str) -> Result<Start, String> {

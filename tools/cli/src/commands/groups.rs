@@ -322,9 +322,10 @@ impl Reset {
         let mut wanted = Offsets::new();
         let mut table = Table::new(&["topic", "partition", "committed", "new", "changed"]);
         for scope in scopes {
-            let indices = match scope.partitions.is_empty() {
-                true => cluster.topic(&scope.topic)?.indices(),
-                false => scope.partitions.clone(),
+            let indices = if scope.partitions.is_empty() {
+                cluster.topic(&scope.topic)?.indices()
+            } else {
+                scope.partitions.clone()
             };
             let before = current.get(&scope.topic).cloned().unwrap_or_default();
             let new = self.target.offsets(cluster, &scope.topic, &indices, &before)?;
@@ -405,11 +406,10 @@ fn delete_offsets(cluster: &mut Cluster, group: &str, scopes: &[Scope]) -> Resul
     let mut topics = Vec::new();
     let current = committed(cluster, group)?;
     for scope in scopes {
-        let indices = match scope.partitions.is_empty() {
-            true => {
-                current.get(&scope.topic).into_iter().flat_map(BTreeMap::keys).copied().collect()
-            }
-            false => scope.partitions.clone(),
+        let indices: Vec<i32> = if scope.partitions.is_empty() {
+            current.get(&scope.topic).into_iter().flat_map(BTreeMap::keys).copied().collect()
+        } else {
+            scope.partitions.clone()
         };
         let partitions = indices
             .into_iter()

@@ -94,7 +94,7 @@ impl Produce {
         let lines = read_lines();
         let (mut filling, mut number, mut turn, mut sent) = (Filling::default(), 0_u64, 0_usize, 0);
         loop {
-            let (line, ended) = match self.next_line(&lines, &filling)? {
+            let (line, ended) = match next_line(&lines, &filling)? {
                 Some(Ok(line)) => (Some(line), false),
                 Some(Err(Ended)) => (None, true),
                 None => (None, false),
@@ -133,24 +133,6 @@ impl Produce {
         Ok(())
     }
 
-    /// The next line; nothing where what is there already should not wait any longer.
-    fn next_line(
-        &self,
-        lines: &Receiver<io::Result<Vec<u8>>>,
-        filling: &Filling,
-    ) -> anyhow::Result<Option<Result<Vec<u8>, Ended>>> {
-        let received = if filling.records.is_empty() {
-            lines.recv().map_err(|_| RecvTimeoutError::Disconnected)
-        } else {
-            lines.recv_timeout(LINGER)
-        };
-        match received {
-            Ok(line) => Ok(Some(Ok(line.context("standard input")?))),
-            Err(RecvTimeoutError::Timeout) => Ok(None),
-            Err(RecvTimeoutError::Disconnected) => Ok(Some(Err(Ended))),
-        }
-    }
-
     /// The record of a line, and the partition where the line says one.
     fn record(&self, line: &[u8]) -> Result<(Option<i32>, Outgoing), String> {
         let mut headers: Vec<(String, Option<Vec<u8>>)> = self
@@ -179,6 +161,23 @@ impl Produce {
 }
 
 struct Ended;
+
+/// The next line; nothing where what is there already should not wait any longer.
+fn next_line(
+    lines: &Receiver<io::Result<Vec<u8>>>,
+    filling: &Filling,
+) -> anyhow::Result<Option<Result<Vec<u8>, Ended>>> {
+    let received = if filling.records.is_empty() {
+        lines.recv().map_err(|_| RecvTimeoutError::Disconnected)
+    } else {
+        lines.recv_timeout(LINGER)
+    };
+    match received {
+        Ok(line) => Ok(Some(Ok(line.context("standard input")?))),
+        Err(RecvTimeoutError::Timeout) => Ok(None),
+        Err(RecvTimeoutError::Disconnected) => Ok(Some(Err(Ended))),
+    }
+}
 
 impl Filling {
     fn add(&mut self, partition: i32, record: Outgoing) {

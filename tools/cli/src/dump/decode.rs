@@ -135,6 +135,5 @@ fn text(bytes: Option<&Bytes>) -> Option<String> {
 
 /// UTF-8 as it is, other bytes escaped.
 fn escaped(bytes: &[u8]) -> String {
-    std::str::from_utf8(bytes)
-        .map_or_else(|_| bytes.escape_ascii().to_string(), |text| text.to_owned())
+    std::str::from_utf8(bytes).map_or_else(|_| bytes.escape_ascii().to_string(), str::to_owned)
 }

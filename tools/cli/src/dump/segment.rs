@@ -163,33 +163,30 @@ fn describe(position: u64, header: &BatchHeader) -> Value {
 
 fn in_words(position: u64, header: &BatchHeader) -> String {
     let (first, last) = (header.base_offset, header.last_offset());
-    let mut line = format!(
-        "offsets {first}..{last}  {} records  {} bytes at {position}  epoch {}  {}",
-        header.count,
-        header.total_len(),
-        header.leader_epoch,
+    let mut parts = vec![
+        format!("offsets {first}..{last}"),
+        format!("{} records", header.count),
+        format!("{} bytes at {position}", header.total_len()),
+        format!("epoch {}", header.leader_epoch),
         time_text(header.max_timestamp.0).unwrap_or_else(|| "no time".to_owned()),
-    );
+    ];
     match header.attributes.codec() {
         Ok(flowstone_batch::Codec::None) => {}
-        Ok(codec) => line.push_str(&format!("  {}", codec.name())),
-        Err(number) => line.push_str(&format!("  unknown codec {number}")),
+        Ok(codec) => parts.push(codec.name().to_owned()),
+        Err(number) => parts.push(format!("unknown codec {number}")),
     }
     if header.has_producer() {
         let (id, epoch) = (header.producer_id.0, header.producer_epoch);
-        let sequences = (header.base_sequence, header.last_sequence());
-        line.push_str(&format!(
-            "  producer {id}/{epoch} sequences {}..{}",
-            sequences.0, sequences.1
-        ));
+        let (first, last) = (header.base_sequence, header.last_sequence());
+        parts.push(format!("producer {id}/{epoch} sequences {first}..{last}"));
     }
     if header.attributes.is_transactional() {
-        line.push_str("  transactional");
+        parts.push("transactional".to_owned());
     }
     if header.attributes.is_control() {
-        line.push_str("  control");
+        parts.push("control".to_owned());
     }
-    line
+    parts.join("  ")
 }
 
 fn record_in_words(record: &Value) -> String {
