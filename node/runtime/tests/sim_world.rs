@@ -217,7 +217,7 @@ fn a_program_may_end_its_own_process() {
                 control.crash(machine);
                 return;
             }
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     });
     world.run(async move { control.ended(machine).await });
