@@ -18,6 +18,8 @@ pub struct Client {
     pub address: SocketAddr,
     /// The listener it came in by.
     pub listener: &'static str,
+    /// Whether that is one for controllers.
+    pub on_controller_listener: bool,
     /// `client.id` of its last request.
     pub id: Option<StrBytes>,
     /// API version of its last request.
@@ -37,8 +39,11 @@ struct Habit {
 
 impl Client {
     /// A client that has not asked anything yet.
-    pub fn new(address: SocketAddr, listener: &'static str) -> Self {
-        Self { address, listener, id: None, version: 0, habit: Cell::default() }
+    pub fn new(address: SocketAddr, listener: &'static str, on_controller_listener: bool) -> Self {
+        // One address whatever the socket's family: limits and logs know 127.0.0.1 by that name.
+        let address = SocketAddr::new(address.ip().to_canonical(), address.port());
+        let (id, version, habit) = (None, 0, Cell::default());
+        Self { address, listener, on_controller_listener, id, version, habit }
     }
 
     /// Takes note of a request's header.
@@ -85,7 +90,7 @@ mod tests {
     use super::*;
 
     fn home_after(touches: impl Iterator<Item = usize>) -> Option<usize> {
-        let client = Client::new(([127, 0, 0, 1], 1).into(), "PLAINTEXT");
+        let client = Client::new(([127, 0, 0, 1], 1).into(), "PLAINTEXT", false);
         touches.for_each(|owner| client.touches(owner));
         client.better_home(0)
     }

@@ -17,11 +17,13 @@ pub struct Complaints {
     since: Cell<Instant>,
     written: Cell<u32>,
     left_out: Cell<u64>,
+    all: Cell<u64>,
 }
 
 impl Complaints {
     /// Calls `write` with the number of lines left out since the last one, or counts one more.
     pub fn complain(&self, write: impl FnOnce(u64)) {
+        self.all.set(self.all.get() + 1);
         let now = now();
         if now.since(self.since.get()) >= WINDOW {
             self.since.set(now);
@@ -33,5 +35,10 @@ impl Complaints {
         } else {
             self.left_out.set(self.left_out.get() + 1);
         }
+    }
+
+    /// Complaints so far, those included that were left out.
+    pub fn count(&self) -> u64 {
+        self.all.get()
     }
 }

@@ -57,16 +57,25 @@ impl Moving {
 /// What its shard can do to a connection from outside: end it.
 pub struct Handle {
     socket: runtime::Connection,
-    last_request: Cell<Instant>,
+    listener: &'static str,
+    last_used: Cell<Instant>,
     /// A request is being worked on.
     working: Cell<bool>,
     replies: Replies,
 }
 
 impl Handle {
-    /// Ends the connection if its last whole request came before `since`.
+    /// The listener it came in by.
+    pub fn listener(&self) -> &'static str {
+        self.listener
+    }
+
+    /// Ends the connection if nothing happened on it since `since`: it sent no whole request and got
+    /// no answer, or takes none. One whose request still waits (for a group's other members, say)
+    /// is not idle.
     pub fn close_if_idle(&self, since: Instant) {
-        if self.last_request.get() < since {
+        let quiet = !self.working.get() && self.last_used.get() < since;
+        if quiet || self.replies.sending_since().is_some_and(|began| began < since) {
             self.socket.shutdown();
         }
     }
@@ -91,6 +100,8 @@ enum End {
     Frame(#[from] FrameError),
     #[error("bad request: {0}")]
     Request(#[from] DecodeError),
+    #[error("{0} is for brokers; this listener is for controllers")]
+    ForBrokers(&'static str),
     #[error("{0}")]
     Replies(String),
     #[error("the node stops")]
@@ -103,7 +114,8 @@ pub async fn serve(shard: Rc<Shard>, arrived: Moving) {
     let socket = socket.attach();
     let handle = Rc::new(Handle {
         socket: socket.clone(),
-        last_request: Cell::new(now()),
+        listener: state.client.listener,
+        last_used: Cell::new(now()),
         working: Cell::new(false),
         replies: Replies::default(),
     });
@@ -148,12 +160,15 @@ async fn requests(
     let budget = Budget::new(CONNECTION_BYTES_MAX);
     loop {
         let frame = frames.next(&handle.socket).await?;
-        handle.last_request.set(now());
         handle.working.set(true);
         let bytes = frame.len() as u64;
         let held = [budget.take(bytes).await, shard.request_budget.take(bytes).await];
         let request = wire::decode(frame)?;
         state.client.asks(&request.header);
+        let row = request.header.api.row();
+        if state.client.on_controller_listener && row.listener == wire::Listener::Broker {
+            return Err(End::ForBrokers(row.name));
+        }
         if api::overlaps(&request) {
             replies.check().map_err(End::Replies)?;
         } else {
@@ -162,6 +177,7 @@ async fn requests(
         let pending = api::answer(shard, state, request).await;
         replies.push(pending, held);
         handle.working.set(false);
+        handle.last_used.set(now());
         if shard.life.stage() >= Stage::Stopping {
             return Err(End::Stopping); // The queued replies leave; clients with more go elsewhere.
         }
@@ -179,7 +195,10 @@ fn report(shard: &Shard, client: &Client, end: &End) {
         End::Frame(FrameError::Closed | FrameError::Lost(_)) | End::Stopping => {
             debug!(%peer, "{end}");
         }
-        End::Frame(FrameError::Length(_)) | End::Request(_) | End::Replies(_) => {
+        End::Frame(FrameError::Length(_))
+        | End::Request(_)
+        | End::ForBrokers(_)
+        | End::Replies(_) => {
             let id = client.id.as_deref().unwrap_or("");
             shard.complaints.complain(|left_out| {
                 warn!(%peer, client_id = id, left_out, "closed a connection: {end}");

@@ -4,13 +4,13 @@
 //! else is refused: a foreign disk in our slots is an operator's mistake, and writing to it would be
 //! ours (faults.md S19).
 
-use crate::node::{ListenerPlan, MemoryPlan, Node, controller_endpoint};
+use crate::node::{ListenerPlan, MemoryPlan, Node};
 use crate::start::Served;
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
 use flowstone_config::Config;
 use flowstone_log::{MetaProperties, names};
-use flowstone_metadata::format::{BOOTSTRAP_CHECKPOINT, Format};
+use flowstone_metadata::format::{BOOTSTRAP_CHECKPOINT, Endpoint, Format};
 use flowstone_metadata::{MetadataRecord, MetadataVersion, snapshot_file};
 use flowstone_runtime::{fs, random_bytes, wall_clock};
 use flowstone_store::LogDir;
@@ -125,7 +125,7 @@ fn check(
 
 /// Formats this node's directories where none of them is formatted yet: `flowstoned dev` needs no
 /// `flowstone format`.
-pub async fn format_if_new(config: &Config) -> anyhow::Result<()> {
+pub async fn format_if_new(config: &Config, listeners: &[ListenerPlan]) -> anyhow::Result<()> {
     let paths: Vec<PathBuf> = config.data_dirs.iter().map(PathBuf::from).collect();
     for path in &paths {
         fs::create_dir_all(path)
@@ -135,12 +135,18 @@ pub async fn format_if_new(config: &Config) -> anyhow::Result<()> {
             return Ok(());
         }
     }
+    let controller = listeners.iter().find(|listener| listener.for_controllers);
+    let controller = controller.context("a dev node has a listener for controllers")?;
     let format = Format {
         cluster_id: fresh_id().to_string(),
         node_id: NodeId(config.settings.node_id),
         version: MetadataVersion::LATEST,
         features: Vec::new(),
-        standalone: Some(controller_endpoint(config)),
+        standalone: Some(Endpoint {
+            listener: controller.name.to_owned(),
+            host: controller.advertised.host.clone(),
+            port: controller.advertised.port,
+        }),
         directory_ids: paths.iter().map(|_| fresh_id()).collect(),
     };
     for file in format.files(wall_clock())? {

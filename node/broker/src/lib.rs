@@ -16,6 +16,7 @@ mod fetch_session;
 mod frames;
 mod group_log;
 mod groups;
+mod http;
 mod life;
 mod listener;
 mod metadata_log;

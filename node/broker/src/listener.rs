@@ -6,14 +6,16 @@
 use crate::client::Client;
 use crate::connection::{self, Moving};
 use crate::node::{Endpoint, ListenerPlan};
+use crate::partition::add;
 use crate::shard::Shard;
 use anyhow::Context;
 use flowstone_config::{self as config, Config};
-use flowstone_runtime::{Connection, Listener, local::Notify, now, sleep, spawn};
+use flowstone_runtime::{Connection, Listener, SocketOptions, local::Notify, now, sleep, spawn};
+use rustix::io::Errno;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs};
 use std::rc::Rc;
 use std::time::Duration;
 use tracing::warn;
@@ -46,11 +48,6 @@ impl Door {
             left: Notify::new(),
             closing: Cell::new(false),
         }
-    }
-
-    /// Connections that are open on this node.
-    pub fn connections(&self) -> usize {
-        self.total.get()
     }
 
     /// A connection of `address` ended on shard `index`.
@@ -90,35 +87,56 @@ impl Door {
     }
 }
 
-/// Binds the listeners for clients; what is told of each is the advertised listener of its name.
+/// Binds the listeners for clients and for controllers; what is told of each is the advertised
+/// listener of its name.
 pub async fn bind(config: &Config) -> anyhow::Result<(Vec<Listener>, Vec<ListenerPlan>)> {
     let (mut listeners, mut plans) = (Vec::new(), Vec::new());
-    for wanted in &config.listeners {
+    let options = socket_options(config);
+    let clients = config.listeners.iter().map(|wanted| (wanted, false));
+    let controllers = config.controller_listeners.iter().map(|wanted| (wanted, true));
+    for (wanted, for_controllers) in clients.chain(controllers) {
+        let name = &wanted.listener;
         let address = resolve(wanted)?;
-        let listener = bind_one(address).await.with_context(|| {
-            format!(
-                "cannot listen on {}://{address}: is another broker running there?",
-                wanted.listener
-            )
+        let mut bound = bind_one(address, options).await;
+        if wanted.host.is_none() && bound.as_ref().is_err_and(is_without_ipv6) {
+            bound = bind_one((Ipv4Addr::UNSPECIFIED, wanted.port).into(), options).await;
+        }
+        let listener = bound.with_context(|| {
+            format!("cannot listen on {name}://{address}: is another broker running there?")
         })?;
         let bound = listener.local_addr();
-        let told = config.advertised.iter().find(|told| told.listener == wanted.listener);
-        let told = told.unwrap_or(wanted);
+        let told = config.advertised.iter().find(|told| told.listener == *name).unwrap_or(wanted);
         let host = told.host.clone().unwrap_or_else(own_host_name);
         let port = if told.port == 0 { bound.port() } else { told.port };
         let advertised = Endpoint { host, port };
-        plans.push(ListenerPlan { name: wanted.listener.clone().leak(), bound, advertised });
+        plans.push(ListenerPlan { name: name.clone().leak(), for_controllers, bound, advertised });
         listeners.push(listener);
     }
     Ok((listeners, plans))
 }
 
+/// `socket.*`, for those who connect.
+fn socket_options(config: &Config) -> SocketOptions {
+    let settings = &config.settings;
+    SocketOptions {
+        backlog: Some(settings.socket_backlog.unsigned_abs()),
+        send_buffer_bytes: usize::try_from(settings.socket_send_buffer_bytes).ok(),
+        receive_buffer_bytes: usize::try_from(settings.socket_receive_buffer_bytes).ok(),
+    }
+}
+
+/// "All interfaces" is an IPv6 address, which covers IPv4; some machines have no IPv6.
+fn is_without_ipv6(error: &std::io::Error) -> bool {
+    let errors = [Errno::AFNOSUPPORT, Errno::ADDRNOTAVAIL];
+    errors.iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
 /// Binds, with patience: when a node was killed, the kernel holds the listener that its ring waited
 /// on for some milliseconds more.
-async fn bind_one(address: SocketAddr) -> std::io::Result<Listener> {
+pub async fn bind_one(address: SocketAddr, options: SocketOptions) -> std::io::Result<Listener> {
     let until = now().after(BIND_PATIENCE);
     loop {
-        match Listener::bind(address).await {
+        match Listener::bind_with(address, options).await {
             Err(error) if error.kind() == ErrorKind::AddrInUse && now() < until => {
                 sleep(BIND_RETRY).await;
             }
@@ -148,7 +166,7 @@ fn own_host_name() -> String {
 }
 
 /// Accepts connections on `listener` until the door closes.
-pub async fn accept(shard: Rc<Shard>, listener: Listener, name: &'static str) {
+pub async fn accept(shard: Rc<Shard>, listener: Listener, plan: ListenerPlan) {
     let door = &shard.door;
     while !door.closing.get() {
         // As Kafka: at the limit of all, nobody is accepted until somebody leaves.
@@ -158,9 +176,12 @@ pub async fn accept(shard: Rc<Shard>, listener: Listener, name: &'static str) {
             door.left.notified().await;
         }
         match listener.accept().await {
-            Ok(socket) => admit(&shard, socket, name).await,
+            Ok(socket) => admit(&shard, socket, &plan).await,
             Err(error) => {
-                warn!(%error, "could not accept a connection");
+                add(&shard.metrics.accepts_failed, 1);
+                shard.complaints.complain(|left_out| {
+                    warn!(%error, left_out, "could not accept a connection");
+                });
                 sleep(ACCEPT_RETRY).await;
             }
         }
@@ -173,9 +194,10 @@ fn connections_max(config: &Config, address: IpAddr) -> usize {
     own.map_or(config.settings.connections_per_ip_max, |(_, limit)| *limit).max(0) as usize
 }
 
-async fn admit(shard: &Rc<Shard>, socket: Connection, listener: &'static str) {
+async fn admit(shard: &Rc<Shard>, socket: Connection, plan: &ListenerPlan) {
     let door = &shard.door;
-    let address = socket.peer().ip();
+    let client = Client::new(socket.peer(), plan.name, plan.for_controllers);
+    let address = client.address.ip();
     let limit = connections_max(&shard.config(), address);
     let here = door.per_address.borrow().get(&address).copied().unwrap_or(0);
     if door.closing.get() {
@@ -190,7 +212,6 @@ async fn admit(shard: &Rc<Shard>, socket: Connection, listener: &'static str) {
         return;
     }
     let to = door.enter(address);
-    let client = Client::new(socket.peer(), listener);
     let moving = Moving::accepted(socket.detach(), client);
     let arrive = move |shard: &Rc<Shard>| spawn(connection::serve(Rc::clone(shard), moving));
     if to == shard.index {

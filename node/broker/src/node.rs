@@ -2,8 +2,8 @@
 
 use flowstone_config::Config;
 use flowstone_controller::{BrokerRegistration, ControllerRegistration};
+use flowstone_metadata::features;
 use flowstone_metadata::records::BrokerEndpoint;
-use flowstone_metadata::{features, format};
 use flowstone_raft::Retention;
 use flowstone_raft::control::{KraftVersionRange, KraftVoter, VoterEndpoint};
 use flowstone_store::LogDir;
@@ -34,7 +34,7 @@ pub struct Node {
     pub shards: usize,
     /// How its memory is shared out.
     pub memory: MemoryPlan,
-    /// The listeners it opened, and what clients are told of them.
+    /// The listeners it opened, and what is told of them.
     pub listeners: Vec<ListenerPlan>,
     /// When it started.
     pub started: Timestamp,
@@ -42,15 +42,29 @@ pub struct Node {
     pub broker_epoch: OnceLock<i64>,
 }
 
-/// A listener for clients.
+/// A listener.
 #[derive(Clone, Debug)]
 pub struct ListenerPlan {
     /// Its name, such as PLAINTEXT.
     pub name: &'static str,
+    /// Whether it is for controllers and their tools; else for clients and brokers.
+    pub for_controllers: bool,
     /// What it is bound to.
     pub bound: SocketAddr,
     /// What clients are told.
     pub advertised: Endpoint,
+}
+
+impl ListenerPlan {
+    fn to_record(&self) -> BrokerEndpoint {
+        BrokerEndpoint {
+            name: self.name.to_owned(),
+            host: self.advertised.host.clone(),
+            port: self.advertised.port,
+            security_protocol: PLAINTEXT,
+            ..BrokerEndpoint::default()
+        }
+    }
 }
 
 /// A host and port, as clients connect to it.
@@ -80,7 +94,7 @@ impl MemoryPlan {
 }
 
 impl Node {
-    /// What clients of a listener are told to connect to.
+    /// What those who came in by a listener are told to connect to.
     pub fn endpoint(&self, listener: &str) -> &Endpoint {
         let plan = self.listeners.iter().find(|plan| plan.name == listener);
         &plan.expect("a connection comes in by one of our listeners").advertised
@@ -88,16 +102,16 @@ impl Node {
 
     /// This node as a voter of the metadata quorum, reached by its controller listener.
     pub fn as_voter(&self) -> KraftVoter {
-        let controller = controller_endpoint(&self.config);
+        let endpoint = |plan: &ListenerPlan| VoterEndpoint {
+            name: plan.name.to_owned(),
+            host: plan.advertised.host.clone(),
+            port: plan.advertised.port,
+            ..VoterEndpoint::default()
+        };
         KraftVoter {
             voter_id: self.id.0,
             voter_directory_id: self.metadata_dir.directory_id(),
-            endpoints: vec![VoterEndpoint {
-                name: controller.listener,
-                host: controller.host,
-                port: controller.port,
-                ..VoterEndpoint::default()
-            }],
+            endpoints: self.listeners.iter().filter(|l| l.for_controllers).map(endpoint).collect(),
             kraft_version_feature: KraftVersionRange {
                 min_supported_version: 0,
                 max_supported_version: 1,
@@ -114,17 +128,11 @@ impl Node {
 
     /// This node as a broker that registers.
     pub fn as_broker(&self) -> BrokerRegistration {
-        let end_point = |plan: &ListenerPlan| BrokerEndpoint {
-            name: plan.name.to_owned(),
-            host: plan.advertised.host.clone(),
-            port: plan.advertised.port,
-            security_protocol: PLAINTEXT,
-            ..BrokerEndpoint::default()
-        };
+        let listeners = self.listeners.iter().filter(|listener| !listener.for_controllers);
         BrokerRegistration {
             id: self.id,
             incarnation: self.incarnation,
-            end_points: self.listeners.iter().map(end_point).collect(),
+            end_points: listeners.map(ListenerPlan::to_record).collect(),
             features: features::supported(),
             rack: self.config.settings.broker_rack.clone(),
             log_dirs: self.dirs.iter().map(LogDir::directory_id).collect(),
@@ -133,18 +141,11 @@ impl Node {
 
     /// This node as a controller that makes itself known.
     pub fn as_controller(&self) -> ControllerRegistration {
-        let controller = controller_endpoint(&self.config);
-        let end_point = BrokerEndpoint {
-            name: controller.listener,
-            host: controller.host,
-            port: controller.port,
-            security_protocol: PLAINTEXT,
-            ..BrokerEndpoint::default()
-        };
+        let listeners = self.listeners.iter().filter(|listener| listener.for_controllers);
         ControllerRegistration {
             id: self.id,
             incarnation: self.incarnation,
-            end_points: vec![end_point],
+            end_points: listeners.map(ListenerPlan::to_record).collect(),
         }
     }
 
@@ -156,20 +157,5 @@ impl Node {
             snapshot_after_ms: settings.metadata_snapshot_interval_ms,
             ..Retention::default()
         }
-    }
-}
-
-/// Where controllers reach this node, as the quorum's voters are told.
-pub fn controller_endpoint(config: &Config) -> format::Endpoint {
-    let told = config.advertised.iter().chain(&config.controller_listeners);
-    let controller = config.controller_listeners.first();
-    let controller =
-        controller.expect("the configuration was checked: a controller has a listener");
-    let told = told.into_iter().find(|told| told.listener == controller.listener);
-    let told = told.unwrap_or(controller);
-    format::Endpoint {
-        listener: told.listener.clone(),
-        host: told.host.clone().unwrap_or_else(|| "localhost".to_owned()),
-        port: told.port,
     }
 }

@@ -6,7 +6,8 @@
 
 use crate::budget::Held;
 use bytes::Bytes;
-use flowstone_runtime::{Connection, local::Notify};
+use flowstone_runtime::{Connection, local::Notify, now};
+use flowstone_types::Instant;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -41,6 +42,8 @@ pub struct Replies {
     /// Replies queued or being sent.
     open: Cell<usize>,
     changed: Notify,
+    /// A send is under way since then.
+    sending: Cell<Option<Instant>>,
     /// No request follows.
     complete: Cell<bool>,
     /// No reply leaves any more, and why.
@@ -53,6 +56,11 @@ impl Replies {
         self.queue.borrow_mut().push_back(Queued { pending, held });
         self.open.set(self.open.get() + 1);
         self.changed.notify_all();
+    }
+
+    /// Since when the peer did not take what is being sent to it.
+    pub fn sending_since(&self) -> Option<Instant> {
+        self.sending.get()
     }
 
     /// Whether every reply is sent.
@@ -98,12 +106,14 @@ impl Replies {
                 batch.add(reply, held);
             }
             let sent = batch.held.len();
+            self.sending.set(Some(now()));
             if self.broken.borrow().is_none()
                 && let Err(why) = batch.send(socket).await
             {
                 socket.shutdown();
                 *self.broken.borrow_mut() = Some(why);
             }
+            self.sending.set(None);
             self.open.set(self.open.get() - sent);
             self.changed.notify_all();
         }

@@ -165,7 +165,9 @@ impl Shard {
 
     /// A partition is gone.
     pub fn remove_partition(&self, id: PartitionId) -> Option<Rc<Partition>> {
-        self.partitions.borrow_mut().remove(&id)
+        let gone = self.partitions.borrow_mut().remove(&id)?;
+        self.metrics.departed(gone.traffic.totals());
+        Some(gone)
     }
 
     /// What a topic's configs come to.

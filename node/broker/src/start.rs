@@ -6,16 +6,18 @@
 use crate::controller::Controller;
 use crate::life::Stage;
 use crate::listener::{self, DOOR_SHARD};
-use crate::node::{MemoryPlan, Node};
+use crate::node::{Endpoint, ListenerPlan, MemoryPlan, Node};
 use crate::peers::{self, Job, MAILBOX_JOBS_MAX, Peers};
 use crate::shard::Shard;
-use crate::{disks, groups};
+use crate::{disks, groups, http};
 use anyhow::Context;
 use flowstone_config::Config;
 use flowstone_runtime::{
     Listener, Mailbox, Mailer, mailbox, now, sleep, spawn, termination, wall_clock,
 };
 use flowstone_store::{Store, StoreConfig};
+use std::io::{self, IsTerminal};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -122,9 +124,10 @@ impl Boot {
     /// Shard 0: starts the node, serves, and stops it.
     async fn lead(&self, jobs: Mailbox<Job>) -> anyhow::Result<()> {
         let began = now();
+        let metrics = http::open(&self.config, self.served).await?;
         let (listeners, plans) = listener::bind(&self.config).await?;
         if self.served == Served::Dev {
-            disks::format_if_new(&self.config).await?;
+            disks::format_if_new(&self.config, &plans).await?;
         }
         let node = Arc::new(
             disks::open(&self.config, self.shards, self.memory, self.served, plans).await?,
@@ -134,7 +137,11 @@ impl Boot {
         }
         let shard = self.shard(DOOR_SHARD, Arc::clone(&node));
         spawn(peers::serve(Rc::clone(&shard), jobs));
-        let served = self.serve(&shard, listeners, began).await;
+        let metrics = metrics.map(|(address, status)| {
+            status.follow(&shard);
+            address
+        });
+        let served = self.serve(&shard, listeners, metrics, began).await;
         // Whether it served or not: the others end, in order.
         let stopped = stop(&shard, served.is_ok()).await;
         served.and(stopped)
@@ -144,15 +151,19 @@ impl Boot {
         &self,
         shard: &Rc<Shard>,
         listeners: Vec<Listener>,
+        metrics: Option<SocketAddr>,
         began: flowstone_types::Instant,
     ) -> anyhow::Result<()> {
         Controller::start(shard).await.context("cannot start from the metadata log")?;
         run_tasks(shard);
         for (listener, plan) in listeners.into_iter().zip(&shard.node.listeners) {
-            spawn(listener::accept(Rc::clone(shard), listener, plan.name));
+            spawn(listener::accept(Rc::clone(shard), listener, plan.clone()));
         }
         shard.life.set(Stage::Ready);
-        announce(shard, now().since(began));
+        announce(shard, metrics, now().since(began));
+        if self.served == Served::Dev && io::stdout().is_terminal() {
+            welcome(&shard.node, metrics);
+        }
         termination().await;
         Ok(())
     }
@@ -166,6 +177,7 @@ fn run_tasks(shard: &Rc<Shard>) {
         let idle = shard.node.config.settings.connections_idle_ms_max;
         while shard.life.stage() < Stage::Stopping {
             sleep(TICK).await;
+            shard.metrics.tick();
             shard.store.tick(wall_clock()).await;
             if let Ok(idle) = u64::try_from(idle) {
                 let since = now().before(Duration::from_millis(idle));
@@ -178,25 +190,48 @@ fn run_tasks(shard: &Rc<Shard>) {
     });
 }
 
-/// One line that says what runs here.
-fn announce(shard: &Shard, took: Duration) {
+/// How a listener is told of in lines for people.
+fn shown(listener: &ListenerPlan) -> String {
+    format!("{}://{}", listener.name, listener.bound)
+}
+
+/// One line that says what serves here.
+fn announce(shard: &Shard, metrics: Option<SocketAddr>, took: Duration) {
     let node = &shard.node;
-    let dirs: Vec<String> = node.dirs.iter().map(|dir| dir.path().display().to_string()).collect();
-    let listeners: Vec<String> =
-        node.listeners.iter().map(|l| format!("{}://{}", l.name, l.bound)).collect();
+    let listeners: Vec<String> = node.listeners.iter().map(shown).collect();
     info!(
-        version = env!("CARGO_PKG_VERSION"),
         node = node.id.0,
         cluster = node.cluster_id,
-        roles = node.config.settings.process_roles.0.join(","),
-        shards = node.shards,
-        durability = ?node.config.topic(None).durability,
-        io = if node.direct_io { "direct" } else { "buffered" },
-        dirs = dirs.join(","),
         listeners = listeners.join(","),
+        metrics = metrics.map_or("off".to_owned(), |address| format!("http://{address}/metrics")),
+        partitions = shard.store.usage().logs,
         ?took,
         "ready"
     );
+}
+
+/// For whoever tries it at a terminal: how to go on.
+fn welcome(node: &Node, metrics: Option<SocketAddr>) {
+    let Some(listener) = node.listeners.iter().find(|listener| !listener.for_controllers) else {
+        return;
+    };
+    let Endpoint { host, port } = &listener.advertised;
+    let dirs: Vec<String> = node.dirs.iter().map(|dir| dir.path().display().to_string()).collect();
+    let (version, dirs) = (env!("CARGO_PKG_VERSION"), dirs.join(", "));
+    println!(
+        "
+  Flowstone {version} is ready. Kafka clients connect to {host}:{port}
+
+    kcat -b {host}:{port} -t hello -P                          type lines, end with Ctrl-D
+    kcat -b {host}:{port} -t hello -C -e                       read them back
+    kafka-topics.sh --bootstrap-server {host}:{port} --list    any of Kafka's own tools
+
+  Data     {dirs}"
+    );
+    if let Some(address) = metrics {
+        println!("  Metrics  http://{address}/metrics");
+    }
+    println!("  Ctrl-C stops it; what was acknowledged stays.\n");
 }
 
 /// Ends the node: lets requests in flight end, closes the logs, and, where all of that went well,

@@ -277,6 +277,11 @@ impl Log {
         self.0.state.borrow().core.bytes()
     }
 
+    /// How many segments it has, the active one included.
+    pub fn segment_count(&self) -> usize {
+        self.0.state.borrow().core.sealed().len() + 1
+    }
+
     /// Whether it takes writes.
     pub fn state(&self) -> LogState {
         match &self.0.state.borrow().health {

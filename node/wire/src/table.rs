@@ -135,7 +135,7 @@ apis! {
         at most RECORDS, by [Write Topic, Write TransactionalId],
         "Append record batches; acks 0, 1 and all; topic ids since 13",
         { 3.. "s24[s[4b]]", 9.. "S24(S(4ST)T)T", 13.. "S24(u(4ST)T)T" };
-    1 Fetch(FetchRequest => FetchResponse) 4..=18, advertised from 4, BrokerAndController, Broker,
+    1 Fetch(FetchRequest => FetchResponse) 4..=18, advertised from 4, Broker, Broker,
         at most LISTS, by [Read Topic, ClusterAction Cluster],
         "Read record batches; long poll, sessions, topic ids since 13",
         {

@@ -1,5 +1,6 @@
 //! ApiVersions (key 18): the API table and the features; clients choose by it how they behave.
 
+use crate::client::Client;
 use crate::shard::Shard;
 use flowstone_metadata::MetadataVersion;
 use flowstone_metadata::features::{FEATURES, Feature, KRAFT_VERSION, METADATA_VERSION};
@@ -11,6 +12,7 @@ use flowstone_wire::{
 /// Answers in any version (KIP-511).
 pub fn handle(
     shard: &Shard,
+    client: &Client,
     header: &RequestHeader,
     request: &ApiVersionsRequest,
 ) -> ApiVersionsResponse {
@@ -22,7 +24,7 @@ pub fn handle(
         .collect();
     let supported = supported();
     let answer = VersionsAnswer {
-        on_controller_listener: false,
+        on_controller_listener: client.on_controller_listener,
         supported: &supported,
         finalized: &finalized,
         finalized_epoch: offset.0,

@@ -16,17 +16,14 @@ use flowstone_wire::{topic_name, uuid_to_wire};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-/// Partitions in one page at most (`max.request.partition.size.limit`'s default).
-const PAGE_PARTITIONS_MAX: usize = 2000;
-
 /// Answers with one page, and where the next one begins.
 pub fn handle(
     shard: &Shard,
     request: &DescribeTopicPartitionsRequest,
 ) -> DescribeTopicPartitionsResponse {
     let image = shard.image();
-    let limit = usize::try_from(request.response_partition_limit).unwrap_or(0);
-    let mut room = limit.clamp(1, PAGE_PARTITIONS_MAX);
+    let limit = shard.node.config.settings.describe_partitions_max;
+    let mut room = request.response_partition_limit.clamp(1, limit) as usize;
     let (from_topic, mut from_partition) = match &request.cursor {
         Some(cursor) => (cursor.topic_name.to_string(), cursor.partition_index.max(0)),
         None => (String::new(), 0),

@@ -86,7 +86,7 @@ mod tests {
 
     #[test]
     fn a_client_without_an_id_joins_under_an_empty_name() {
-        let client = Client::new(([192, 0, 2, 7], 9).into(), "PLAINTEXT");
+        let client = Client::new(([192, 0, 2, 7], 9).into(), "PLAINTEXT", false);
         let join = join(&client, &JoinGroupRequest::default(), 7);
         assert_eq!((&*join.client_id, &*join.client_host, join.fresh), ("", "/192.0.2.7", 7));
         assert_eq!(join.rebalance_timeout_ms, -1, "version 0 has none");

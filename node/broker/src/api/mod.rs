@@ -70,8 +70,9 @@ pub async fn answer(
             return Box::pin(async move {
                 let response = begun.answer().await;
                 if acks == 0 {
-                    shard.metrics.answered(reply_to.api, now().since(began));
-                    return match produce::failure(&response) {
+                    let failure = produce::failure(&response);
+                    shard.metrics.answered(reply_to, &response.into(), began);
+                    return match failure {
                         None => Reply::Nothing,
                         Some(why) => Reply::HangUp(why),
                     };
@@ -97,7 +98,7 @@ pub async fn answer(
         }
         Body::ListGroups(list) => list_groups::handle(shard, client, list).await.into(),
         Body::ApiVersions(versions) => {
-            api_versions::handle(shard, &request.header, &versions).into()
+            api_versions::handle(shard, client, &request.header, &versions).into()
         }
         Body::DeleteRecords(delete) => delete_records::handle(shard, delete).await.into(),
         Body::InitProducerId(init) => init_producer_id::handle(shard, init).await.into(),
@@ -149,7 +150,7 @@ fn encode(
 ) -> Reply {
     let mut parts = Vec::new();
     let encoded = reply_to.encode(response, &mut parts);
-    shard.metrics.answered(reply_to.api, now().since(began));
+    shard.metrics.answered(reply_to, response, began);
     match encoded {
         Ok(_) => Reply::Parts(parts),
         Err(error) => Reply::HangUp(error.to_string()),
