@@ -10,13 +10,13 @@ use serde_json::Value;
 
 /// The broker to test against, or the reason why there is none.
 fn broker(test: &str) -> Option<Flowstone> {
-    match std::env::var("FLOWSTONE_TEST_BOOTSTRAP") {
-        Ok(bootstrap) => Some(Flowstone { bootstrap }),
-        Err(_) => {
-            println!("SKIPPED: {test}: FLOWSTONE_TEST_BOOTSTRAP names no broker");
-            None
-        }
+    if let Ok(bootstrap) = std::env::var("FLOWSTONE_TEST_BOOTSTRAP") {
+        return Some(Flowstone { bootstrap });
     }
+    // Past the capture of a passing test's output, so that nobody takes it for one that ran.
+    let line = format!("\nSKIPPED: {test}: FLOWSTONE_TEST_BOOTSTRAP names no broker\n");
+    std::io::stderr().write_all(line.as_bytes()).expect("standard error takes it");
+    None
 }
 
 struct Flowstone {
@@ -135,8 +135,8 @@ fn groups_share_commit_and_are_reset() {
     let Some(flowstone) = broker("groups") else { return };
     let (topic, group) = (&unique("grouped"), &unique("group"));
     flowstone.run(&format!("topics create {topic} -p 2"));
-    let input: String = (0..100).map(|at| format!("{at}:v\n")).collect();
-    flowstone.feed(&format!("produce {topic} -K :"), &input);
+    let input: Vec<String> = (0..100).map(|at| format!("{at}:v")).collect();
+    flowstone.feed(&format!("produce {topic} -K :"), &input.join("\n"));
     let consume = format!("consume {topic} -g {group} --from beginning --exit");
     assert_eq!(flowstone.run(&consume).lines().count(), 100);
     assert_eq!(flowstone.run(&consume).lines().count(), 0, "committed");

@@ -20,7 +20,7 @@ use crate::bench::{
 };
 use crate::client::{Acks, Cluster, Connection, Topic};
 use crate::failure::Failure;
-use crate::output::{bytes_text, print_json};
+use crate::output::{bytes_text, print_json, say};
 use crate::{Common, random, units};
 
 const PRODUCE_EXAMPLES: &str = "\
@@ -293,7 +293,7 @@ impl Shared {
         if common.json {
             print_json(&report.to_json())?;
         } else {
-            print!("{}", report.to_text());
+            say(report.to_text().trim_end())?;
         }
         match report.outcome.first_error {
             Some(error) => anyhow::bail!("{} requests failed: {error}", report.outcome.errors),

@@ -24,7 +24,7 @@ use crate::output::{Table, done, print_json, say};
 const CREATE_EXAMPLES: &str = "\
 Examples:
   flowstone topics create orders --partitions 6
-  flowstone topics create audit -p 3 -r 3 --config retention.ms=604800000 --config min.insync.replicas=2
+  flowstone topics create audit -r 3 -c retention.ms=604800000 -c min.insync.replicas=2
   flowstone topics create placed --replica-assignment 1:2,2:3
   flowstone topics create orders --if-not-exists";
 const LIST_EXAMPLES: &str = "\
