@@ -72,3 +72,14 @@ fn usage_is_checked() {
         assert_eq!(output.status.code(), Some(2), "{args}");
     }
 }
+
+/// A connection with room in flight but no partition to ask for sleeps: it once asked `poll` without
+/// end.
+#[test]
+fn waiting_costs_nothing() {
+    let slow = sink::SLOW_FETCH_BYTES;
+    let args = format!("consume --topic t --seconds 1s --warm-up 0 -i 9 --fetch-bytes {slow}");
+    let report = bench(&args);
+    let cpu = report["bench"]["cpu_seconds"].as_f64().expect("our own CPU time");
+    assert!(cpu < 0.3, "{cpu} CPU-seconds for a second of waiting");
+}

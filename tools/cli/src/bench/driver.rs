@@ -29,8 +29,10 @@ pub struct Answer {
 
 /// What a connection sends, and how its answers are read.
 pub trait Load {
-    /// Appends the next request; returns whether there is one now.
-    fn request(&mut self, correlation: i32, out: &mut VecDeque<Bytes>) -> bool;
+    /// Whether there is a request to send now.
+    fn is_ready(&self) -> bool;
+    /// Appends the next request. Only where [`Load::is_ready`].
+    fn request(&mut self, correlation: i32, out: &mut VecDeque<Bytes>);
     /// Whether requests are answered.
     fn is_answered(&self) -> bool;
     /// What a request without an answer counts for.
@@ -185,14 +187,16 @@ impl<L: Load> Lane<L> {
         Some((self.stream.local_addr().ok()?, self.stream.peer_addr().ok()?))
     }
 
-    /// Queues a request that was to be sent at `intended`, if there is one.
-    fn request(&mut self, intended: Duration) -> bool {
+    /// Whether a request can be queued.
+    fn has_room(&self, run: &Run) -> bool {
+        self.waiting.len() < run.in_flight && self.load.is_ready()
+    }
+
+    /// Queues a request that was to be sent at `intended`.
+    fn request(&mut self, intended: Duration) {
         self.correlation = self.correlation.wrapping_add(1);
-        let queued = self.load.request(self.correlation, &mut self.out);
-        if queued {
-            self.waiting.push_back((self.correlation, intended));
-        }
-        queued
+        self.load.request(self.correlation, &mut self.out);
+        self.waiting.push_back((self.correlation, intended));
     }
 
     /// Writes until all is written or the socket takes no more.
@@ -337,7 +341,8 @@ pub fn drive<L: Load>(
             }
             lane.finish_unanswered(run, &mut outcome, progress);
         }
-        let sleep = sleep_time(lanes_have_room(&lanes, run), &pace, run);
+        let has_room = lanes.iter().any(|lane| lane.has_room(run));
+        let sleep = sleep_time(has_room, &pace, run);
         wait(&mut lanes, sleep, run, &mut outcome, progress)?;
     }
     let unanswered: usize = lanes.iter().map(|lane| lane.waiting.len()).sum();
@@ -360,19 +365,13 @@ fn send_due<L: Load>(
 ) {
     while let Some(intended) = pace.due(now) {
         let count = lanes.len();
-        let sent = (0..count).map(|step| (*turn + step) % count).find(|at| {
-            let lane = &mut lanes[*at];
-            lane.waiting.len() < run.in_flight && lane.request(intended)
-        });
-        let Some(at) = sent else { return };
+        let room =
+            (0..count).map(|step| (*turn + step) % count).find(|at| lanes[*at].has_room(run));
+        let Some(at) = room else { return };
+        lanes[at].request(intended);
         *turn = at + 1;
         pace.advance();
     }
-}
-
-/// Whether a request that is due could be sent.
-fn lanes_have_room<L: Load>(lanes: &[Lane<L>], run: &Run) -> bool {
-    lanes.iter().any(|lane| lane.waiting.len() < run.in_flight)
 }
 
 /// How long nothing is to be done but to wait for the sockets.

@@ -101,7 +101,11 @@ impl ProduceLoad {
 }
 
 impl Load for ProduceLoad {
-    fn request(&mut self, correlation: i32, out: &mut VecDeque<Bytes>) -> bool {
+    fn is_ready(&self) -> bool {
+        true
+    }
+
+    fn request(&mut self, correlation: i32, out: &mut VecDeque<Bytes>) {
         let mut head = BytesMut::from(&self.heads[self.turn % self.heads.len()][..]);
         head[CORRELATION_AT..CORRELATION_AT + 4].copy_from_slice(&correlation.to_be_bytes());
         self.turn += 1;
@@ -110,7 +114,6 @@ impl Load for ProduceLoad {
         if !self.tail.is_empty() {
             out.push_back(self.tail.clone());
         }
-        true
     }
 
     fn is_answered(&self) -> bool {
@@ -159,8 +162,12 @@ impl FetchLoad {
 }
 
 impl Load for FetchLoad {
-    fn request(&mut self, correlation: i32, out: &mut VecDeque<Bytes>) -> bool {
-        let Some(index) = self.idle.pop_front() else { return false };
+    fn is_ready(&self) -> bool {
+        !self.idle.is_empty()
+    }
+
+    fn request(&mut self, correlation: i32, out: &mut VecDeque<Bytes>) {
+        let index = self.idle.pop_front().expect("it is ready");
         let (_, next) = self.places[&index];
         let partition = FetchPartition::default()
             .with_partition(index)
@@ -182,7 +189,6 @@ impl Load for FetchLoad {
         let frame = client::encode(&request, self.version, correlation, Some(CLIENT_ID));
         out.push_back(frame.expect("every field is one of this version"));
         self.waiting.insert(correlation, index);
-        true
     }
 
     fn is_answered(&self) -> bool {
@@ -255,7 +261,7 @@ mod tests {
                 ProduceLoad::new(&topic, &[4, 5], version, Acks::All, batch.clone()).unwrap();
             for (correlation, partition) in [(77, 4), (78, 5), (79, 4)] {
                 let mut parts = VecDeque::new();
-                assert!(load.request(correlation, &mut parts));
+                load.request(correlation, &mut parts);
                 let frame = Bytes::from(parts.make_contiguous().concat());
                 let request = flowstone_wire::decode(frame.slice(4..)).unwrap();
                 assert_eq!(frame[..4], (frame.len() as i32 - 4).to_be_bytes());
@@ -277,8 +283,9 @@ mod tests {
         };
         let mut load = FetchLoad::new(topic, &BTreeMap::from([(3, 10)]), 12, 1 << 20);
         let mut parts = VecDeque::new();
-        assert!(load.request(1, &mut parts));
-        assert!(!load.request(2, &mut parts));
+        assert!(load.is_ready());
+        load.request(1, &mut parts);
+        assert!(!load.is_ready());
         assert!(load.answer(2, Bytes::new()).is_err());
     }
 }

@@ -5,6 +5,7 @@
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
+use std::time::Duration;
 
 use bytes::Bytes;
 use flowstone_batch::BatchBuilder;
@@ -34,6 +35,8 @@ const BATCHES: i64 = 100;
 /// Records of each.
 const RECORDS: i64 = 100;
 const RECORD_BYTES: usize = 10_000;
+/// Who asks for so many waits for them: a broker with nothing new.
+pub const SLOW_FETCH_BYTES: i32 = 12_345;
 /// Bytes of a frame that are looked at before it is known what it is: key, version, correlation id.
 const FIXED: usize = 8;
 
@@ -174,6 +177,9 @@ fn answer(
         RequestBody::Fetch(request) => {
             let asked = &request.topics[0];
             let partition = &asked.partitions[0];
+            if partition.partition_max_bytes == SLOW_FETCH_BYTES {
+                thread::sleep(Duration::from_millis(50));
+            }
             let mut batch = batch.to_vec();
             batch[..8].copy_from_slice(&partition.fetch_offset.to_be_bytes()); // Its base offset.
             let partition = PartitionData::default()
