@@ -17,7 +17,7 @@ use flowstone_store::LogDir;
 use flowstone_types::{NodeId, Uuid};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
-use tracing::warn;
+use tracing::{info, warn};
 
 /// Opens the directories of `log.dirs`, once it is certain that they are this node's.
 pub async fn open(
@@ -163,16 +163,15 @@ pub async fn format_if_new(config: &Config, listeners: &[ListenerPlan]) -> anyho
 
 /// Whether direct I/O is used: always, but for `dev` on a file system that has none.
 async fn direct_io(config: &Config, served: Served) -> anyhow::Result<bool> {
-    if config.settings.data_buffered {
-        return Ok(false);
-    }
+    let mut direct = !config.settings.data_buffered;
     for path in config.data_dirs.iter().map(Path::new) {
         let space =
             fs::space(path).await.with_context(|| format!("cannot look at {}", path.display()))?;
-        if space.direct {
+        let (dir, kind) = (path.display(), space.kind);
+        info!(%dir, file_system = kind, usable_mib = space.usable >> 20, "data directory");
+        if space.direct || !direct {
             continue;
         }
-        let (dir, kind) = (path.display(), space.kind);
         ensure!(
             served == Served::Dev,
             "{dir} is on {kind}, which cannot do direct I/O (O_DIRECT): put log.dirs on ext4 or XFS"
@@ -180,9 +179,9 @@ async fn direct_io(config: &Config, served: Served) -> anyhow::Result<bool> {
         warn!(
             "{dir} is on {kind}, which cannot do direct I/O: using the page cache, flushed as often"
         );
-        return Ok(false);
+        direct = false;
     }
-    Ok(true)
+    Ok(direct)
 }
 
 /// A random id, never a reserved one.

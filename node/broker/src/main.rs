@@ -9,7 +9,7 @@ use rustix::fs::{FlockOperation, fcntl_lock};
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use tracing::warn;
+use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
 /// Returns what it frees to the system, and survives a request for more than there is.
@@ -27,7 +27,7 @@ const LOCK_FILE: &str = ".lock";
 
 /// A Kafka-compatible event broker.
 #[derive(Parser)]
-#[command(version, max_term_width = 100, after_help = EXAMPLES)]
+#[command(name = "flowstoned", version, max_term_width = 100, after_help = EXAMPLES)]
 struct Command {
     /// Kafka's server.properties, with our own flowstone.* keys.
     #[arg(long, short, value_name = "FILE")]
@@ -158,6 +158,19 @@ fn run(config: Config, dev: bool) -> anyhow::Result<()> {
     let memory =
         config.settings.memory_bytes.map_or(host.memory_bytes / MEMORY_SHARE, i64::unsigned_abs);
     set_pool_limit(usize::try_from(memory).unwrap_or(usize::MAX));
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        node = config.settings.node_id,
+        roles = config.settings.process_roles.0.join(","),
+        shards = cpus.len(),
+        cpus = cpus.iter().map(usize::to_string).collect::<Vec<_>>().join(","),
+        memory_mib = memory >> 20,
+        durability = ?config.topic(None).durability,
+        dirs = config.data_dirs.join(","),
+        kernel = host.kernel,
+        open_files = host.limits.open_files,
+        "flowstoned starts"
+    );
     let boot =
         Boot::new(config, cpus.len(), memory, if dev { Served::Dev } else { Served::Formatted });
     let shards = boot.clone();
@@ -200,19 +213,38 @@ fn parse_cpus(list: &str) -> anyhow::Result<Vec<usize>> {
 }
 
 fn lock_data(config: &Config, dev: bool) -> anyhow::Result<Vec<std::fs::File>> {
+    let mut dirs: Vec<&String> = config.data_dirs.iter().collect();
+    if !dirs.contains(&&config.metadata_dir) {
+        dirs.push(&config.metadata_dir);
+    }
     let mut locks = Vec::new();
-    for dir in config.data_dirs.iter().map(Path::new) {
+    for dir in dirs.into_iter().map(Path::new) {
         if dev {
-            std::fs::create_dir_all(dir)
-                .with_context(|| format!("cannot make {}", dir.display()))?;
+            std::fs::create_dir_all(dir).with_context(|| no_access(dir))?;
         }
-        let path = dir.join(LOCK_FILE);
-        let file = std::fs::File::options().create(true).truncate(false).write(true).open(&path);
-        let file =
-            file.with_context(|| format!("cannot open {}: is log.dirs right?", path.display()))?;
-        fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive)
-            .with_context(|| format!("{} is in use by another broker process", dir.display()))?;
+        let shown = dir.display();
+        if !dir.exists() {
+            bail!(
+                "{shown} does not exist: correct log.dirs, mount the disk, or make it and run \
+                 `flowstone format --standalone -t CLUSTER_ID -c FILE` once"
+            );
+        }
+        let file = std::fs::File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(dir.join(LOCK_FILE))
+            .with_context(|| no_access(dir))?;
+        fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive).with_context(|| {
+            format!(
+                "{shown} is in use by another broker process: stop that one, or correct log.dirs"
+            )
+        })?;
         locks.push(file);
     }
     Ok(locks)
+}
+
+fn no_access(dir: &Path) -> String {
+    format!("cannot write to {}: it must belong to the user that runs flowstoned", dir.display())
 }

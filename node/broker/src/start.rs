@@ -204,7 +204,7 @@ fn announce(shard: &Shard, metrics: Option<SocketAddr>, took: Duration) {
         cluster = node.cluster_id,
         listeners = listeners.join(","),
         metrics = metrics.map_or("off".to_owned(), |address| format!("http://{address}/metrics")),
-        partitions = shard.store.usage().logs,
+        io = if node.direct_io { "direct" } else { "buffered" },
         ?took,
         "ready"
     );
