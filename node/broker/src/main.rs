@@ -155,8 +155,7 @@ fn run(config: Config, dev: bool) -> anyhow::Result<()> {
     let host = probe()?;
     let cpus = cpus(&config, &host.topology.cpus)?;
     let _locks = lock_data(&config, dev)?;
-    let memory =
-        config.settings.memory_bytes.map_or(host.memory_bytes / MEMORY_SHARE, i64::unsigned_abs);
+    let memory = config.settings.memory_bytes.map_or(share, i64::unsigned_abs);
     set_pool_limit(usize::try_from(memory).unwrap_or(usize::MAX));
     info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -181,6 +180,8 @@ fn run(config: Config, dev: bool) -> anyhow::Result<()> {
 /// Where `flowstone.memory.bytes` is not set: this part of what the process may use. The rest is for
 /// the page cache of other programs, the kernel's sockets, and metadata.
 const MEMORY_SHARE: u64 = 4;
+/// The same for `dev`, which runs beside everything else that a developer has open.
+const DEV_MEMORY_BYTES: u64 = 512 * 1024 * 1024;
 
 /// One CPU for each shard.
 fn cpus(config: &Config, allowed: &[usize]) -> anyhow::Result<Vec<usize>> {
