@@ -155,6 +155,8 @@ fn run(config: Config, dev: bool) -> anyhow::Result<()> {
     let host = probe()?;
     let cpus = cpus(&config, &host.topology.cpus)?;
     let _locks = lock_data(&config, dev)?;
+    let share = host.memory_bytes / MEMORY_SHARE;
+    let share = if dev { share.min(DEV_MEMORY_BYTES) } else { share };
     let memory = config.settings.memory_bytes.map_or(share, i64::unsigned_abs);
     set_pool_limit(usize::try_from(memory).unwrap_or(usize::MAX));
     info!(
