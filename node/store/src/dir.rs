@@ -36,6 +36,8 @@ struct Table {
     starts: Offsets,
     high_watermarks: Offsets,
     partitions: BTreeSet<(String, i32)>,
+    /// Those that were not shut down cleanly and are not recovered yet.
+    unrecovered: BTreeSet<(String, i32)>,
     dirty: bool,
     writing: bool,
     /// Something was forgotten that the files may still hold.
@@ -102,6 +104,9 @@ impl LogDir {
                 table.partitions.insert((topic.to_owned(), index));
             }
         }
+        if !clean {
+            table.unrecovered = table.partitions.clone();
+        }
         info!(path = %path.display(), clean, partitions = table.partitions.len(), "log directory opened");
         Ok(Self(Arc::new(Shared {
             path,
@@ -158,6 +163,15 @@ impl LogDir {
     pub async fn close(&self, broker_epoch: i64) -> Result<(), StorageError> {
         self.table().dirty = true;
         self.checkpoint().await?;
+        // The marker does not speak of what was not opened since the crash.
+        let unrecovered = self.table().unrecovered.clone();
+        for (topic, index) in unrecovered {
+            let path = self.path().join(names::partition_dir(&topic, index));
+            if fs::exists(&path).await.map_err(StorageError::io("find", &path))? {
+                warn!(path = %path.display(), "not recovered yet: left to the next start");
+                distrust(&path).await?;
+            }
+        }
         let marker = self.path().join(names::CLEAN_SHUTDOWN);
         let text = encode_clean_shutdown(broker_epoch).into_bytes();
         fs::write_atomic(&marker, text).await.map_err(StorageError::io("write", &marker))
@@ -244,6 +258,7 @@ impl LogDir {
             table.high_watermarks.remove(&key).is_some(),
         ];
         table.partitions.remove(&key);
+        table.unrecovered.remove(&key);
         if known.contains(&true) {
             (table.dirty, table.forgot) = (true, true);
         }
@@ -265,6 +280,11 @@ impl LogDir {
         self.table().partitions.insert((topic.to_owned(), index));
     }
 
+    /// Notes that its log is whole and flushed, whatever happened before the start.
+    pub(crate) fn recovered(&self, topic: &str, index: i32) {
+        self.table().unrecovered.remove(&(topic.to_owned(), index));
+    }
+
     /// How many partitions are here.
     pub(crate) fn partition_count(&self) -> usize {
         self.table().partitions.len()
@@ -281,6 +301,13 @@ enum Begin {
     Busy,
     Clean,
     Files([(&'static str, String); 3]),
+}
+
+/// Has the next recovery of a partition believe nothing that is not sealed, and write it anew.
+pub(crate) async fn distrust(partition: &Path) -> Result<(), StorageError> {
+    let marker = partition.join(names::DISTRUSTED);
+    let written = fs::write_atomic(&marker, Vec::new()).await;
+    written.map_err(StorageError::io("write", &marker))
 }
 
 async fn read_text(path: &Path) -> Result<String, StorageError> {

@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use flowstone_batch::{Checked, Origin};
 use flowstone_log::{ActiveProducer, Durability, FileKind, Log as Core, LogConfig, Sealed, names};
-use flowstone_runtime::{fs, local::Notify, spawn};
+use flowstone_runtime::{local::Notify, spawn};
 use flowstone_types::{LeaderEpoch, Offset, PartitionId, Timestamp, Uuid};
 
+use crate::dir::distrust;
 use crate::error::{AppendError, StorageError};
 use crate::store::Shard;
 use crate::tail::{Run, Tail, Waiting};
@@ -135,7 +136,7 @@ pub(crate) struct State {
     pub queued: bool,
     /// In its hands.
     pub busy: bool,
-    /// Written to since it was opened.
+    /// The active segment is not stored as a clean shutdown stores it.
     pub touched: bool,
     /// Bytes that count in the shard's room: not yet in a write, and in one.
     pub room_waiting: usize,
@@ -145,7 +146,7 @@ pub(crate) struct State {
 }
 
 impl State {
-    pub fn new(core: Core, writer: Writer) -> Self {
+    pub fn new(core: Core, writer: Writer, is_stored: bool) -> Self {
         let end = core.end();
         Self {
             core,
@@ -167,7 +168,7 @@ impl State {
             flush_now: false,
             queued: false,
             busy: false,
-            touched: false,
+            touched: !is_stored,
             room_waiting: 0,
             room_in_flight: 0,
             in_flight_bytes: 0,
@@ -214,6 +215,9 @@ impl Log {
             Health::Full => return Err(AppendError::DiskFull),
             Health::Failed(error) => return Err(AppendError::Offline(error.clone())),
             Health::Closed => return Err(AppendError::Closed),
+        }
+        if self.0.shard.closed.get() {
+            return Err(AppendError::Closed); // What is stored now is all that there will be.
         }
         let Checked { bytes, header, log_append_time, .. } = batch;
         let placed = match state.core.append(&header, origin, epoch, now)? {
@@ -349,7 +353,7 @@ impl Log {
     pub async fn advance_log_start(&self, to: Offset) -> Result<Offset, StorageError> {
         let start = {
             let mut state = self.0.state.borrow_mut();
-            if matches!(state.health, Health::Closed) {
+            if matches!(state.health, Health::Closed) || self.0.shard.closed.get() {
                 return Err(StorageError::Closed);
             }
             let durable = state.durable;
@@ -431,10 +435,10 @@ impl Inner {
         self.shard.room.give(waiting);
         // A flush that failed once says yes the next time, and lies (fsyncgate): the next recovery
         // must not build on what it reads here, but write it anew.
-        let marker = self.path.join(names::DISTRUSTED);
+        let path = self.path.clone();
         spawn(async move {
-            if let Err(error) = fs::write_atomic(&marker, Vec::new()).await {
-                tracing::warn!(marker = %marker.display(), %error, "not marked as distrusted");
+            if let Err(error) = distrust(&path).await {
+                tracing::warn!(log = %path.display(), %error, "not marked as distrusted");
             }
         });
         self.watcher.failed(error);

@@ -115,8 +115,16 @@ struct Dropped {
     why: Option<(End, Offset)>,
 }
 
+/// A partition's log, as it was found or mended.
+pub(crate) struct Loaded {
+    pub opened: Opened,
+    pub writer: Writer,
+    /// Its last segment is stored as a clean shutdown stores it.
+    pub is_stored: bool,
+}
+
 /// Loads a partition's directory.
-pub(crate) async fn load(found: &Found<'_>) -> Result<(Opened, Writer), StorageError> {
+pub(crate) async fn load(found: &Found<'_>) -> Result<Loaded, StorageError> {
     let Found { path, .. } = *found;
     let listing = fs::read_dir(path).await.map_err(StorageError::io("list", path))?;
     let files: Vec<recovery::Found> = listing
@@ -128,14 +136,15 @@ pub(crate) async fn load(found: &Found<'_>) -> Result<(Opened, Writer), StorageE
             modified: entry.modified,
         })
         .collect();
-    let mut plan = recovery::plan(&files, found.clean, found.recovery_point);
+    let is_distrusted = files.iter().any(|file| file.name == names::DISTRUSTED);
+    let is_clean = found.clean && !is_distrusted;
+    let mut plan = recovery::plan(&files, is_clean, found.recovery_point);
     if plan.interrupted_compaction {
         return Err(StorageError::InterruptedCompaction(path.to_owned()));
     }
     remove(path, &plan.remove).await?;
-    let is_distrusted = files.iter().any(|file| file.name == names::DISTRUSTED);
     if is_distrusted {
-        warn!(log = %path.display(), "a write or flush failed here: all that is not sealed is written anew");
+        warn!(log = %path.display(), "a write or flush failed here, or a recovery did not end: all that is not sealed is written anew");
         plan.segments
             .iter_mut()
             .for_each(|segment| segment.scan |= segment.base >= found.recovery_point);
@@ -160,7 +169,7 @@ pub(crate) async fn load(found: &Found<'_>) -> Result<(Opened, Writer), StorageE
             }
         }
     }
-    let (active, end) = loader.segments(&plan).await?;
+    let (active, end) = loader.segments(&mut plan).await?;
     loader.finish(&plan, active, end).await
 }
 
@@ -188,7 +197,7 @@ impl Loader<'_> {
     /// Goes through the segments; returns the last one and the log's end.
     async fn segments(
         &mut self,
-        plan: &recovery::Plan,
+        plan: &mut recovery::Plan,
     ) -> Result<(Option<Active>, Offset), StorageError> {
         let Some(last) = plan.segments.last() else { return Ok((None, Offset::ZERO)) };
         let scan_from =
@@ -197,8 +206,8 @@ impl Loader<'_> {
             self.producers_at(plan, from).await?;
         }
         let (mut active, mut end) = (None, last.base);
-        for (at, planned) in plan.segments.iter().enumerate() {
-            let is_last = at + 1 == plan.segments.len();
+        for at in 0..plan.segments.len() {
+            let (planned, is_last) = (plan.segments[at], at + 1 == plan.segments.len());
             if scan_from.is_none_or(|from| planned.base < from) && !is_last {
                 self.sealed.push(Segment {
                     base: planned.base,
@@ -210,13 +219,15 @@ impl Loader<'_> {
             }
             // From the first segment to be scanned on, all are: producer state needs their batches.
             let (segment, next, ended) = if scan_from.is_none() {
-                self.reopen(planned).await?
+                self.reopen(&planned).await?
             } else {
-                self.scan(planned).await?
+                self.scan(&planned).await?
             };
             end = next;
             if segment.bytes < planned.file_bytes || self.is_distrusted {
-                self.cut(planned, segment.bytes, ended, next).await?;
+                self.cut(&planned, segment.bytes, ended, next).await?;
+                // Whoever reads it again reads what is left of it.
+                plan.segments[at].file_bytes = segment.bytes;
             }
             if is_last {
                 active = Some(segment);
@@ -445,7 +456,7 @@ impl Loader<'_> {
         plan: &recovery::Plan,
         active: Option<Active>,
         end: Offset,
-    ) -> Result<(Opened, Writer), StorageError> {
+    ) -> Result<Loaded, StorageError> {
         let (path, mut start) = (self.found.path, self.found.start);
         if let Some((why, at)) = self.dropped.why {
             warn!(
@@ -468,7 +479,8 @@ impl Loader<'_> {
             }
             None => (Active::new(start, wall_clock()), start),
         };
-        if plan.segments.iter().all(|segment| !segment.scan) {
+        let is_stored = plan.segments.iter().all(|segment| !segment.scan);
+        if is_stored {
             self.producers_at(plan, end).await?;
         }
         self.epochs.truncate_from_end(end);
@@ -489,7 +501,8 @@ impl Loader<'_> {
             created: active.bytes > 0,
         };
         let (epochs, producers) = (self.epochs, self.producers);
-        Ok((Opened { sealed: self.sealed, active, start, end, epochs, producers }, writer))
+        let opened = Opened { sealed: self.sealed, active, start, end, epochs, producers };
+        Ok(Loaded { opened, writer, is_stored })
     }
 }
 

@@ -32,6 +32,11 @@ impl ReadOut {
         let bytes = parts.iter().map(Bytes::len).sum();
         Self { parts, bytes }
     }
+
+    /// All of it in one piece, for whoever looks into batches; copied where there are several parts.
+    fn joined(mut self) -> Bytes {
+        if self.parts.len() == 1 { self.parts.remove(0) } else { self.parts.concat().into() }
+    }
 }
 
 /// The indexes of a sealed segment.
@@ -134,12 +139,10 @@ impl Log {
                 if found.bytes == 0 {
                     return Ok(None);
                 }
-                for part in &found.parts {
-                    match record_at(part, timestamp, start) {
-                        Some(Ok(hit)) => return Ok(Some(hit)),
-                        Some(Err(next)) => at = next,
-                        None => return Err(log.corrupt(located.base, 0, at)),
-                    }
+                match record_at(&found.joined(), timestamp, start) {
+                    Some(Ok(hit)) => return Ok(Some(hit)),
+                    Some(Err(next)) => at = next,
+                    None => return Err(log.corrupt(located.base, 0, at)),
                 }
             }
             return Ok(None);
@@ -307,6 +310,10 @@ impl Inner {
         Ok(Some(ReadOut::of(vec![part])))
     }
 
+    fn is_closed(&self) -> bool {
+        matches!(self.state.borrow().health, Health::Closed)
+    }
+
     /// Bytes of a segment that are written.
     fn limit(&self, base: Offset) -> u64 {
         let state = self.state.borrow();
@@ -349,6 +356,9 @@ impl Inner {
         let skip = (place.position - page) as usize;
         let wanted = (skip + bytes).min((place.limit - page) as usize);
         let (result, buffer) = file.read_at(Buffer::with_capacity(wanted), page).await;
+        if self.is_closed() {
+            return Err(ReadError::Closed); // Its path may be another log's by now.
+        }
         result.map_err(StorageError::io("read", &self.log_path(place.base)))?;
         let end = buffer.len().min((place.limit - page) as usize);
         if end <= skip {
@@ -368,6 +378,7 @@ impl Inner {
         }
         match self.load_indexes(base, bytes).await {
             Ok((index, times)) => Ok(self.shard.keep_indexes(self.id, base, index, times)),
+            Err(_) if self.is_closed() => Err(ReadError::Closed),
             Err(error) => {
                 tracing::warn!(log = %self.path.display(), %base, %error, "index is built again");
                 self.rebuild_indexes(base, bytes).await
@@ -442,5 +453,30 @@ impl Inner {
         let path = self.log_path(base);
         tracing::error!(path = %path.display(), position, %offset, "corrupt batch: not served");
         ReadError::Corrupt { path, position, offset }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use flowstone_batch::BatchBuilder;
+
+    #[test]
+    fn a_record_is_found_by_its_time_in_a_batch_that_spans_parts() {
+        let batch = |base: i64| {
+            let mut batch = BatchBuilder::new(Offset(base));
+            batch.push(Timestamp(base * 10), None, Some(b"first"), &[]);
+            batch.push(Timestamp(base * 10 + 10), None, Some(b"second"), &[]);
+            batch.build()
+        };
+        let bytes: Bytes = [batch(0), batch(2), batch(4)].concat().into();
+        for at in [1, batch(0).len() + 61, bytes.len() - 1] {
+            let out = ReadOut::of(vec![bytes.slice(..at), bytes.slice(at..)]);
+            assert_eq!(out.bytes, bytes.len());
+            let joined = out.joined();
+            let found = record_at(&joined, Timestamp(35), Offset(0)).unwrap().unwrap();
+            assert_eq!((found.0, found.1), (Offset(4), Timestamp(40)));
+            assert_eq!(record_at(&joined, Timestamp(51), Offset(0)), Some(Err(Offset(6))));
+        }
     }
 }

@@ -13,6 +13,9 @@ use flowstone_types::Offset;
 use crate::error::StorageError;
 use crate::log::{Health, Inner};
 
+/// How often a shutdown tries to store what a log has left to store.
+const LAST_ATTEMPTS: u32 = 3;
+
 impl Inner {
     /// Starts to store the segments that the writer has left, unless that is under way.
     pub fn store_sealed(self: &Rc<Self>) {
@@ -24,23 +27,44 @@ impl Inner {
         drop(state);
         let log = self.clone();
         spawn(async move {
-            loop {
-                let Some(sealed) = log.state.borrow().next_to_store() else { break };
-                let base = sealed.segment.base;
-                if let Err(error) = log.store_segment(&sealed).await {
-                    let log_dir = log.path.display();
-                    tracing::warn!(log = %log_dir, %base, %error, "a sealed segment is not stored yet");
-                    log.shard.unstored.borrow_mut().push(log.clone());
-                    break;
-                }
-                log.shard.keep_indexes(log.id, base, sealed.index.clone(), sealed.times.clone());
-                log.state.borrow_mut().sealing.remove(&base);
-                log.note();
-                log.shard.checkpoint_due.set(true);
+            if let Err(error) = log.store_left().await {
+                let log_dir = log.path.display();
+                tracing::warn!(log = %log_dir, %error, "a sealed segment is not stored yet");
+                log.shard.unstored.borrow_mut().push(log.clone());
             }
             log.state.borrow_mut().storing = false;
             log.idle.notify_all();
         });
+    }
+
+    /// Stores them here and now, at the end of a log that nobody writes to: a disk that is asked
+    /// for the last time is asked a few times.
+    pub async fn store_sealed_at_last(self: &Rc<Self>) -> Result<(), StorageError> {
+        let mut attempts = 0;
+        loop {
+            self.quiet(|state| !state.storing).await;
+            self.state.borrow_mut().storing = true;
+            let result = self.store_left().await;
+            self.state.borrow_mut().storing = false;
+            self.idle.notify_all();
+            attempts += 1;
+            if result.is_ok() || attempts == LAST_ATTEMPTS {
+                return result;
+            }
+        }
+    }
+
+    /// Stores what the writer has left, up to the first that fails. For whoever set `storing`.
+    async fn store_left(self: &Rc<Self>) -> Result<(), StorageError> {
+        loop {
+            let Some(sealed) = self.state.borrow().next_to_store() else { return Ok(()) };
+            self.store_segment(&sealed).await?;
+            let base = sealed.segment.base;
+            self.shard.keep_indexes(self.id, base, sealed.index.clone(), sealed.times.clone());
+            self.state.borrow_mut().sealing.remove(&base);
+            self.note();
+            self.shard.checkpoint_due.set(true);
+        }
     }
 
     pub async fn store_segment(self: &Rc<Self>, sealed: &Sealed) -> Result<(), StorageError> {

@@ -8,7 +8,7 @@ use std::rc::Rc;
 use flowstone_log::{Log as Core, OffsetIndex, Opened, Sealed, TimeIndex, names};
 use flowstone_runtime::local::{Notify, Semaphore};
 use flowstone_runtime::{File, OpenOptions, fs, random_bytes, random_u64, spawn, wall_clock};
-use flowstone_types::{Offset, Timestamp};
+use flowstone_types::{Offset, PartitionId, Timestamp};
 
 use crate::commit::{CommitStats, Committer};
 use crate::config::{LogSpec, StoreConfig};
@@ -54,7 +54,8 @@ pub(crate) struct Shard {
     next_id: Cell<u64>,
     pub next_retention: Cell<Timestamp>,
     pub next_checkpoint: Cell<Timestamp>,
-    closed: Cell<bool>,
+    /// Shutting down: nothing is begun any more.
+    pub closed: Cell<bool>,
 }
 
 /// What a store uses and does, for metrics.
@@ -111,18 +112,14 @@ impl Store {
             return Err(StorageError::Closed);
         }
         let LogSpec { topic, id, config, leader_epoch } = spec;
-        let known = shard.config.dirs.iter().position(|dir| dir.holds(&topic, id.index));
-        let at = known.unwrap_or_else(|| {
-            let counts = shard.config.dirs.iter().map(crate::dir::LogDir::partition_count);
-            counts.enumerate().min_by_key(|(_, count)| *count).map_or(0, |(at, _)| at)
-        });
+        let at = shard.dir_of(&topic, id).await?;
         let dir = &shard.config.dirs[at];
         let path = dir.path().join(names::partition_dir(&topic, id.index));
         if shard.logs.borrow().values().any(|log| log.0.path == path) {
             return Err(StorageError::AlreadyOpen(path));
         }
-        let mut exists =
-            known.is_some() && fs::exists(&path).await.map_err(StorageError::io("find", &path))?;
+        // Even where none is known: a deletion may have failed, and left its directory.
+        let mut exists = fs::exists(&path).await.map_err(StorageError::io("find", &path))?;
         if exists {
             match open::partition_topic(&path).await? {
                 Some(found) if found == id.topic => {}
@@ -138,7 +135,7 @@ impl Store {
                 }
             }
         }
-        let (opened, writer) = if exists {
+        let open::Loaded { opened, writer, is_stored } = if exists {
             let (recovery_point, start) = dir.offsets(&topic, id.index);
             let found = open::Found {
                 path: &path,
@@ -151,8 +148,13 @@ impl Store {
             open::load(&found).await?
         } else {
             open::create(dir, &path, &topic, id.index, id.topic).await?;
-            (Opened::empty(wall_clock()), Writer::new(Offset::ZERO))
+            let (opened, writer) = (Opened::empty(wall_clock()), Writer::new(Offset::ZERO));
+            open::Loaded { opened, writer, is_stored: true }
         };
+        dir.recovered(&topic, id.index);
+        if shard.closed.get() {
+            return Err(StorageError::Closed);
+        }
         let mut core = Core::new(config, random_u64(), opened);
         core.lead(leader_epoch);
         let number = shard.next_id.get();
@@ -165,7 +167,7 @@ impl Store {
             topic,
             partition: id,
             watcher,
-            state: RefCell::new(State::new(core, writer)),
+            state: RefCell::new(State::new(core, writer, is_stored)),
             idle: Notify::new(),
         }));
         log.0.note();
@@ -185,7 +187,10 @@ impl Store {
         let name =
             names::retired_dir(&inner.topic, inner.partition.index, unique, names::DELETE_DIR);
         let retired = dir.path().join(name);
-        fs::rename(&inner.path, &retired).await.map_err(StorageError::io("rename", &inner.path))?;
+        if let Err(error) = fs::rename(&inner.path, &retired).await {
+            dir.adopt(&inner.topic, inner.partition.index); // The next of its name finds it, and puts it aside.
+            return Err(StorageError::io("rename", &inner.path)(error));
+        }
         fs::sync_dir(dir.path()).await.map_err(StorageError::io("flush", dir.path()))?;
         shard.checkpoint_due.set(true);
         shard.retired.borrow_mut().push((Timestamp(wall_clock().0.saturating_add(delay)), retired));
@@ -193,7 +198,7 @@ impl Store {
     }
 
     /// Flushes and closes every log: files cut to size, indexes, producer snapshots and epochs
-    /// stored. After `Ok` on every shard, [`crate::LogDir::close`] may mark the shutdown as clean.
+    /// stored. From the call on nothing is appended. A disk that keeps failing is an error, soon. After `Ok` on every shard, [`crate::LogDir::close`] may mark the shutdown as clean.
     pub async fn shutdown(&self) -> Result<(), StorageError> {
         let shard = &self.0;
         shard.closed.set(true);
@@ -254,6 +259,25 @@ impl Store {
 }
 
 impl Shard {
+    /// Which directory a partition is in or, if it is in none, should be in: the one with least.
+    async fn dir_of(&self, topic: &str, id: PartitionId) -> Result<usize, StorageError> {
+        let dirs = &self.config.dirs;
+        let holding: Vec<usize> =
+            (0..dirs.len()).filter(|at| dirs[*at].holds(topic, id.index)).collect();
+        let Some(first) = holding.first() else {
+            let counts = dirs.iter().map(crate::dir::LogDir::partition_count);
+            return Ok(counts.enumerate().min_by_key(|(_, count)| *count).map_or(0, |(at, _)| at));
+        };
+        // One of them may be of an older topic, whose deletion a crash undid.
+        for at in &holding[1..] {
+            let path = dirs[*at].path().join(names::partition_dir(topic, id.index));
+            if open::partition_topic(&path).await? == Some(id.topic) {
+                return Ok(*at);
+            }
+        }
+        Ok(*first)
+    }
+
     /// A segment's file, open for reading and writing; made if `create`.
     pub async fn file(
         &self,
@@ -410,8 +434,7 @@ impl Inner {
     /// Writes and flushes what waits, stores all that a clean shutdown stores, and closes.
     async fn close_cleanly(self: Rc<Self>) -> Result<(), StorageError> {
         self.quiet(|state| {
-            let done =
-                state.pending.is_empty() && state.sealing.is_empty() && state.stuck.is_none();
+            let done = state.pending.is_empty() && state.stuck.is_none();
             let online = matches!(state.health, Health::Online);
             !state.busy && !state.storing && (done || !online)
         })
@@ -423,7 +446,10 @@ impl Inner {
             Health::Closed => return Ok(()),
         };
         let result = match result {
-            Ok(()) => self.store_active().await,
+            Ok(()) => match self.store_sealed_at_last().await {
+                Ok(()) => self.store_active().await,
+                Err(error) => Err(error),
+            },
             Err(error) => Err(error),
         };
         self.note();

@@ -11,6 +11,9 @@ use crate::error::{ReadError, StorageError};
 use crate::log::{Health, Inner};
 use crate::store::Store;
 
+/// How long until what could not be removed is tried again.
+const REMOVE_RETRY_MS: i64 = 60_000;
+
 impl Store {
     /// Does what is due; the shard calls it about once a second.
     pub async fn tick(&self, now: Timestamp) {
@@ -89,7 +92,9 @@ impl Store {
             if let Err(error) = removed
                 && error.kind() != std::io::ErrorKind::NotFound
             {
-                warn!(path = %path.display(), %error, "not removed");
+                warn!(path = %path.display(), %error, "not removed, tried again later");
+                let again = Timestamp(now.0.saturating_add(REMOVE_RETRY_MS));
+                self.shard().retired.borrow_mut().push((again, path));
             }
         }
     }
@@ -116,7 +121,8 @@ impl Inner {
         loop {
             let (expired, flushed) = {
                 let state = self.state.borrow();
-                if !matches!(state.health, Health::Online | Health::Full) {
+                let goes_on = matches!(state.health, Health::Online | Health::Full);
+                if !goes_on || self.shard.closed.get() {
                     return Ok(Vec::new());
                 }
                 (state.core.expired(now, state.flushed.min(state.durable)), state.flushed)
