@@ -11,7 +11,7 @@ use crate::api::fetch::Key;
 use crate::budget::Budget;
 use crate::client::Client;
 use crate::fetch_session::Sessions;
-use crate::frames::{FrameError, Frames};
+use crate::frames::{Frame, FrameError, Frames, Overdrawn};
 use crate::life::Stage;
 use crate::listener::DOOR_SHARD;
 use crate::replies::Replies;
@@ -61,6 +61,7 @@ pub struct Handle {
     last_used: Cell<Instant>,
     /// A request is being worked on.
     working: Cell<bool>,
+    overdrawn: Overdrawn,
     replies: Replies,
 }
 
@@ -76,6 +77,13 @@ impl Handle {
     pub fn close_if_idle(&self, since: Instant) {
         let quiet = !self.working.get() && self.last_used.get() < since;
         if quiet || self.replies.sending_since().is_some_and(|began| began < since) {
+            self.socket.shutdown();
+        }
+    }
+
+    /// Ends the connection if others have waited for the rest of its request since `since`.
+    pub fn close_if_overdrawn(&self, since: Instant) {
+        if self.overdrawn.get().is_some_and(|began| began < since) {
             self.socket.shutdown();
         }
     }
@@ -117,11 +125,13 @@ pub async fn serve(shard: Rc<Shard>, arrived: Moving) {
         listener: state.client.listener,
         last_used: Cell::new(now()),
         working: Cell::new(false),
+        overdrawn: Overdrawn::default(),
         replies: Replies::default(),
     });
     let entry = shard.connections.enter(Rc::clone(&handle));
-    let mut frames =
-        Frames::new(staged, shard.node.config.settings.socket_request_bytes_max as usize);
+    let limit = shard.node.config.settings.socket_request_bytes_max as usize;
+    let budget = Rc::clone(&shard.arriving_budget);
+    let mut frames = Frames::new(staged, limit, budget, Rc::clone(&handle.overdrawn));
     let reading = async {
         let ended = requests(&shard, &handle, &mut frames, &mut state).await;
         handle.replies.complete();
@@ -159,10 +169,11 @@ async fn requests(
     let replies = &handle.replies;
     let budget = Budget::new(CONNECTION_BYTES_MAX);
     loop {
-        let frame = frames.next(&handle.socket).await?;
+        let Frame { bytes: frame, arrived } = frames.next(&handle.socket).await?;
         handle.working.set(true);
         let bytes = frame.len() as u64;
         let held = [budget.take(bytes).await, shard.request_budget.take(bytes).await];
+        drop(arrived);
         let request = wire::decode(frame)?;
         state.client.asks(&request.header);
         let row = request.header.api.row();
@@ -174,7 +185,8 @@ async fn requests(
         } else {
             replies.drained().await.map_err(End::Replies)?;
         }
-        let pending = api::answer(shard, state, request).await;
+        // Boxed: a connection that waits for its next request would carry 5 KiB for nothing.
+        let pending = Box::pin(api::answer(shard, state, request)).await;
         replies.push(pending, held);
         handle.working.set(false);
         handle.last_used.set(now());

@@ -15,6 +15,7 @@ use flowstone_metadata::{MetadataRecord, MetadataVersion, snapshot_file};
 use flowstone_runtime::{fs, random_bytes, wall_clock};
 use flowstone_store::LogDir;
 use flowstone_types::{NodeId, Uuid};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use tracing::{info, warn};
@@ -128,9 +129,7 @@ fn check(
 pub async fn format_if_new(config: &Config, listeners: &[ListenerPlan]) -> anyhow::Result<()> {
     let paths: Vec<PathBuf> = config.data_dirs.iter().map(PathBuf::from).collect();
     for path in &paths {
-        fs::create_dir_all(path)
-            .await
-            .with_context(|| format!("cannot make {}", path.display()))?;
+        make(path).await.with_context(|| format!("cannot make {}", path.display()))?;
         if fs::exists(&path.join(names::META_PROPERTIES)).await? {
             return Ok(());
         }
@@ -152,11 +151,26 @@ pub async fn format_if_new(config: &Config, listeners: &[ListenerPlan]) -> anyho
     for file in format.files(wall_clock())? {
         let path = paths[file.dir].join(&file.path);
         if let Some(parent) = path.parent() {
-            fs::create_dir_all(parent).await?;
+            make(parent).await.with_context(|| format!("cannot make {}", parent.display()))?;
         }
         fs::write_atomic(&path, file.bytes.to_vec())
             .await
             .with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Makes a directory where there is none, and puts its name on stable storage: all that is ever
+/// written in it goes with the name.
+async fn make(path: &Path) -> io::Result<()> {
+    if fs::exists(path).await? {
+        return Ok(());
+    }
+    fs::create_dir_all(path).await?;
+    for parent in path.ancestors().skip(1) {
+        // The parent of a relative path's first part is where the process runs.
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        fs::sync_dir(parent).await?;
     }
     Ok(())
 }

@@ -1,17 +1,26 @@
 //! Frames off one connection: a length, then exactly that many bytes.
 //!
 //! Small frames are cut out of one receive, several at a time; a large one gets a buffer that grows
-//! as its bytes arrive, so that a length alone costs nothing (faults.md S38).
+//! as its bytes arrive, so that a length alone costs nothing, and out of a budget, so that many at
+//! once cost no more than that (faults.md S38).
 
+use crate::budget::{Budget, Growing};
 use bytes::{Buf, Bytes};
-use flowstone_runtime::{Buffer, Connection};
+use flowstone_runtime::{Buffer, Connection, now};
+use flowstone_types::Instant;
 use flowstone_wire as wire;
 use flowstone_wire::frame::{PREFIX_LEN, body_len, check_api_limit};
+use std::cell::Cell;
 use std::io;
+use std::rc::Rc;
 use thiserror::Error;
 
-/// What one receive may bring: a few dozen small requests, or the head of a large one.
-const RECEIVE_BYTES: usize = 16 * 1024;
+/// What one receive may bring where the last one brought little: a page, so that a connection that
+/// waits holds no more.
+const RECEIVE_BYTES_MIN: usize = 4 * 1024;
+/// What it may bring where the last one was full: a few dozen small requests, or the head of a large
+/// one.
+const RECEIVE_BYTES_MAX: usize = 16 * 1024;
 
 /// A buffer for a large frame grows by this factor each time that it is full.
 const GROWTH: usize = 4;
@@ -38,12 +47,30 @@ pub struct Frames {
     /// Received and not yet used.
     staged: Bytes,
     limit: usize,
+    /// What the next receive may bring.
+    room: usize,
+    /// Bytes of large frames that are still arriving.
+    budget: Rc<Budget>,
+    overdrawn: Overdrawn,
+}
+
+/// Since when a connection's frame has been arriving beyond the budget, at the cost of all others
+/// that wait for it.
+pub type Overdrawn = Rc<Cell<Option<Instant>>>;
+
+/// A frame's bytes, without its length prefix.
+pub struct Frame {
+    /// The bytes.
+    pub bytes: Bytes,
+    /// Their share of the budget of what is arriving; drop it once they count elsewhere.
+    pub arrived: Option<Growing>,
 }
 
 impl Frames {
-    /// Frames of up to `limit` bytes, after the bytes `staged` that were received before.
-    pub fn new(staged: Bytes, limit: usize) -> Self {
-        Self { staged, limit }
+    /// Frames of up to `limit` bytes, after the bytes `staged` that were received before; large ones
+    /// out of `budget`, and with a note where one goes beyond it.
+    pub fn new(staged: Bytes, limit: usize, budget: Rc<Budget>, overdrawn: Overdrawn) -> Self {
+        Self { staged, limit, room: RECEIVE_BYTES_MIN, budget, overdrawn }
     }
 
     /// What was received and not yet used: goes with a connection that moves.
@@ -51,8 +78,8 @@ impl Frames {
         self.staged
     }
 
-    /// The next frame's bytes, without its length prefix. Waits for them.
-    pub async fn next(&mut self, connection: &Connection) -> Result<Bytes, FrameError> {
+    /// The next frame. Waits for it.
+    pub async fn next(&mut self, connection: &Connection) -> Result<Frame, FrameError> {
         while self.staged.len() < PREFIX_LEN {
             self.receive(connection).await?;
         }
@@ -64,17 +91,23 @@ impl Frames {
         check_api_limit([self.staged[PREFIX_LEN], self.staged[PREFIX_LEN + 1]], wanted)?;
         self.staged.advance(PREFIX_LEN);
         if self.staged.len() >= wanted {
-            return Ok(self.staged.split_to(wanted));
+            return Ok(Frame { bytes: self.staged.split_to(wanted), arrived: None });
         }
-        large(connection, &std::mem::take(&mut self.staged), wanted).await
+        self.large(connection, wanted).await
     }
 
     async fn receive(&mut self, connection: &Connection) -> Result<(), FrameError> {
-        let mut buffer = Buffer::with_capacity(RECEIVE_BYTES);
-        buffer.extend_from_slice(&self.staged);
+        let mut buffer = Buffer::with_capacity(self.room);
+        let had = self.staged.len();
+        buffer.extend_from_slice(&std::mem::take(&mut self.staged));
         let (received, buffer) = connection.recv(buffer).await;
+        if buffer.len() == buffer.capacity() {
+            self.room = RECEIVE_BYTES_MAX;
+        } else if buffer.len() < RECEIVE_BYTES_MIN {
+            self.room = RECEIVE_BYTES_MIN;
+        }
         match received? {
-            0 if self.staged.is_empty() => Err(FrameError::Closed),
+            0 if had == 0 => Err(FrameError::Closed),
             0 => Err(FrameError::Lost(io::ErrorKind::UnexpectedEof.into())),
             _ => {
                 self.staged = buffer.freeze();
@@ -82,23 +115,33 @@ impl Frames {
             }
         }
     }
-}
 
-/// Receives the rest of a frame of `wanted` bytes that begins with `head`.
-async fn large(connection: &Connection, head: &[u8], wanted: usize) -> Result<Bytes, FrameError> {
-    let mut room = wanted.min((head.len() * GROWTH).max(RECEIVE_BYTES * GROWTH));
-    let mut buffer = Buffer::with_capacity(room);
-    buffer.extend_from_slice(head);
-    loop {
-        let received;
-        (received, buffer) = connection.recv_exact(buffer, room).await;
-        received?;
-        if room == wanted {
-            return Ok(buffer.freeze());
+    /// Receives the rest of a frame of `wanted` bytes whose beginning is staged.
+    async fn large(&mut self, connection: &Connection, wanted: usize) -> Result<Frame, FrameError> {
+        let mut arriving = Growing::new(&self.budget);
+        let mut room = wanted.min((self.staged.len() * GROWTH).max(RECEIVE_BYTES_MIN));
+        let mut buffer = self.room_for(&mut arriving, room).await;
+        buffer.extend_from_slice(&std::mem::take(&mut self.staged));
+        loop {
+            let received;
+            (received, buffer) = connection.recv_exact(buffer, room).await;
+            received?;
+            if room == wanted {
+                self.overdrawn.set(None);
+                return Ok(Frame { bytes: buffer.freeze(), arrived: Some(arriving) });
+            }
+            room = wanted.min(room * GROWTH);
+            let mut larger = self.room_for(&mut arriving, room).await;
+            larger.extend_from_slice(&buffer);
+            buffer = larger;
         }
-        room = wanted.min(room * GROWTH);
-        let mut larger = Buffer::with_capacity(room);
-        larger.extend_from_slice(&buffer);
-        buffer = larger;
+    }
+
+    async fn room_for(&self, arriving: &mut Growing, bytes: usize) -> Buffer {
+        arriving.grow(bytes as u64).await;
+        if arriving.is_overdrawn() && self.overdrawn.get().is_none() {
+            self.overdrawn.set(Some(now()));
+        }
+        Buffer::with_capacity(bytes)
     }
 }

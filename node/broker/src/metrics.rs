@@ -227,12 +227,13 @@ metrics! {
         "Connections that could not be accepted: too many open files, most likely." =
         |all, out| out.put(&[], all.accepts_failed);
     Gauge "flowstone_memory_bytes" [shard, kind]
-        "Memory by what it is for: tails of logs, indexes, batches that wait for the disk, requests that are worked on." =
+        "Memory by what it is for: tails of logs, indexes, batches that wait for the disk, large requests that are arriving, requests that are worked on." =
         |all, out| all.memory_by_kind(out);
     Gauge "flowstone_memory_limit_bytes" [kind]
-        "What flowstone.memory.bytes gives each shard for tails and indexes together (store), and for requests." =
+        "What flowstone.memory.bytes gives each shard for tails and indexes together (store), for requests that arrive, and for those worked on." =
         |all, out| {
             out.put(&["store"], all.node.memory.store_bytes);
+            out.put(&["arriving"], all.node.memory.arriving_bytes);
             out.put(&["requests"], all.node.memory.request_bytes);
         };
     Gauge "flowstone_buffer_bytes" [state]

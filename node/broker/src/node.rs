@@ -81,15 +81,19 @@ pub struct Endpoint {
 pub struct MemoryPlan {
     /// Tails of logs, read-ahead, indexes of sealed segments.
     pub store_bytes: usize,
+    /// Large requests of which a part has arrived.
+    pub arriving_bytes: u64,
     /// Requests that are being worked on.
     pub request_bytes: u64,
 }
 
 impl MemoryPlan {
-    /// Shares out `total` bytes over `shards`: three quarters to the store, the rest to requests.
+    /// Shares out `total` bytes over `shards`: three quarters to the store, an eighth to each of the
+    /// others.
     pub fn new(total: u64, shards: usize) -> Self {
         let each = total / shards as u64;
-        Self { store_bytes: (each / 4 * 3) as usize, request_bytes: each / 4 }
+        let store_bytes = (each / 4 * 3) as usize;
+        Self { store_bytes, arriving_bytes: each / 8, request_bytes: each / 8 }
     }
 }
 

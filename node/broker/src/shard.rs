@@ -40,7 +40,10 @@ pub struct Shard {
     pub store: Store,
     /// The connections that live here.
     pub connections: Connections,
-    /// Bytes of requests on their way.
+    /// Bytes of large requests of which a part has arrived. Apart from the next, so that who sends
+    /// slowly holds up nobody else.
+    pub arriving_budget: Rc<Budget>,
+    /// Bytes of requests that are being worked on.
     pub request_budget: Rc<Budget>,
     /// Fetches that wait for another shard.
     pub tickets: Tickets,
@@ -77,13 +80,14 @@ impl Shard {
     /// A shard that owns nothing yet.
     pub fn new(index: usize, node: Arc<Node>, peers: Peers, store: Store) -> Rc<Self> {
         let shards = node.shards;
-        let request_bytes_max = node.memory.request_bytes;
+        let memory = node.memory;
         Rc::new(Self {
             index,
             peers,
             store,
             connections: Connections::default(),
-            request_budget: Budget::new(request_bytes_max),
+            arriving_budget: Budget::new(memory.arriving_bytes),
+            request_budget: Budget::new(memory.request_bytes),
             tickets: Tickets::default(),
             coordinators: Coordinators::default(),
             metrics: ShardMetrics::default(),

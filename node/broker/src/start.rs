@@ -25,6 +25,8 @@ use tracing::{error, info, warn};
 
 /// How often each shard looks whether housekeeping is due.
 const TICK: Duration = Duration::from_secs(1);
+/// How long the rest of a request may take to arrive while other connections wait for its memory.
+const OVERDRAFT_PATIENCE: Duration = Duration::from_secs(10);
 /// How often a stopping shard looks which connections are quiet.
 const DRAIN_LOOK: Duration = Duration::from_millis(10);
 /// How long requests in flight may take to end once the node is told to stop.
@@ -179,10 +181,14 @@ fn run_tasks(shard: &Rc<Shard>) {
             sleep(TICK).await;
             shard.metrics.tick();
             shard.store.tick(wall_clock()).await;
-            if let Ok(idle) = u64::try_from(idle) {
-                let since = now().before(Duration::from_millis(idle));
-                shard.connections.for_each(|connection| connection.close_if_idle(since));
-            }
+            let overdrawn_since = now().before(OVERDRAFT_PATIENCE);
+            let idle_since = u64::try_from(idle).map(|ms| now().before(Duration::from_millis(ms)));
+            shard.connections.for_each(|connection| {
+                connection.close_if_overdrawn(overdrawn_since);
+                if let Ok(since) = idle_since {
+                    connection.close_if_idle(since);
+                }
+            });
             if let Some(controller) = shard.controller.get() {
                 controller.tick(&shard).await;
             }

@@ -63,6 +63,7 @@ pub struct OfShard {
     pub peer_faults: u64,
     /// What its store uses.
     pub store: Usage,
+    arriving_bytes: u64,
     request_bytes: u64,
     idle_share: f64,
     groups: usize,
@@ -146,6 +147,7 @@ impl OfShard {
             connections,
             peer_faults: shard.complaints.count(),
             store: shard.store.usage(),
+            arriving_bytes: shard.arriving_budget.used(),
             request_bytes: shard.request_budget.used(),
             idle_share: shard.metrics.idle_share(),
             groups: shard.coordinators.group_count(),
@@ -231,6 +233,7 @@ impl Scrape {
             out.put(&[&index, "tails"], store.tail_bytes);
             out.put(&[&index, "indexes"], store.index_bytes);
             out.put(&[&index, "waiting"], store.waiting_bytes);
+            out.put(&[&index, "arriving"], shard.arriving_bytes);
             out.put(&[&index, "requests"], shard.request_bytes);
         }
     }
