@@ -163,7 +163,7 @@ fn a_stop_ends_on_a_disk_that_keeps_failing() {
         // The next start, on a disk that is well, finds all that was acknowledged.
         world.set_disk_faults(machine, DiskFaults::default());
         world.fail_next(machine, DiskOperation::Write, failing, 0);
-        live_on(&world, machine, || async {
+        live_on(&world, machine, move || async move {
             let (dir, store) = store_in(Path::new(DATA)).await;
             assert!(!dir.was_clean());
             let (log, _) = open(&store, small()).await;
