@@ -11,7 +11,6 @@ use std::time::Duration;
 use flowstone_broker::{Boot, Served};
 use flowstone_config::Config;
 use flowstone_runtime::sim::{Control, MachineId, World};
-use flowstone_runtime::{fs, local};
 
 use crate::nemesis::{Kinds, Victim};
 use crate::seeds::Stats;
@@ -47,7 +46,6 @@ pub fn play(world: &World) -> Stats {
     world.run(async move {
         let all = control.clone();
         let boot = move || start(&all, machine, shards);
-        prepare(&control, machine).await;
         boot();
         workload.create_topic().await;
         for (machine, client) in clients {
@@ -62,17 +60,6 @@ pub fn play(world: &World) -> Stats {
         (stats.sent, stats.acknowledged) = workload.counts();
         stats
     })
-}
-
-/// Makes the data directory, as an installation does: the daemon finds it.
-async fn prepare(control: &Control, machine: MachineId) {
-    let (done, made) = local::oneshot();
-    control.spawn_on(machine, async move {
-        fs::create_dir_all("/data".as_ref()).await.expect("an empty disk takes a directory");
-        let _ = done.send(fs::sync_dir("/".as_ref()).await);
-    });
-    let made = made.await.expect("nothing crashes yet");
-    made.expect("a healthy disk");
 }
 
 /// Starts the daemon; where it cannot start, its process ends.

@@ -73,8 +73,6 @@ struct Open {
     log: Log,
     store: Store,
     told: Rc<Told>,
-    /// The node stops: it takes no more, as a daemon closes its connections first.
-    stopping: Rc<Cell<bool>>,
 }
 
 #[derive(Default)]
@@ -195,7 +193,6 @@ async fn run(outside: &Rc<Outside>, shard: usize) -> Result<(), StorageError> {
     config.open_files_max = 4;
     config.checkpoint_ms = 150;
     let store = Store::new(config);
-    let stopping = Rc::new(Cell::new(false));
     for (index, partition) in outside.partitions.iter().enumerate() {
         if index % shard_count() != shard {
             continue;
@@ -209,8 +206,7 @@ async fn run(outside: &Rc<Outside>, shard: usize) -> Result<(), StorageError> {
         };
         let log = store.open(spec, told.clone()).await?;
         partition.recovered(&log);
-        let (store, stopping) = (store.clone(), Rc::clone(&stopping));
-        let open = Rc::new(Open { log, store, told, stopping });
+        let open = Rc::new(Open { log, store: store.clone(), told });
         if outside.phase.get() == Phase::Judging {
             partition.judge(&open).await?;
             continue;
@@ -230,7 +226,6 @@ async fn run(outside: &Rc<Outside>, shard: usize) -> Result<(), StorageError> {
         }
     });
     termination().await;
-    stopping.set(true);
     if store.shutdown().await.is_ok() {
         dir.close(-1).await?;
     }
@@ -263,7 +258,7 @@ impl Outside {
         let partition = &self.partitions[partition];
         let writer = &partition.writers[writer];
         let mut attempts = 0;
-        while !open.stopping.get() {
+        loop {
             if writer.under_way.borrow().is_empty() {
                 if self.phase.get() != Phase::Writing {
                     return;
@@ -314,9 +309,6 @@ impl Partition {
         let rules = Rules { segment_bytes: 1 << 30, ..Rules::default() };
         let checked = check(builder.build(), &rules, wall_clock()).expect("a good batch");
         open.store.room().await;
-        if open.stopping.get() {
-            return false;
-        }
         for id in ids {
             self.history.borrow_mut().sending(*id, writer.idempotent);
         }
