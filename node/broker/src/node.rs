@@ -78,6 +78,7 @@ pub struct Endpoint {
 
 /// How `flowstone.memory.bytes` is shared out, per shard.
 #[derive(Clone, Copy, Debug)]
+#[expect(clippy::struct_field_names, reason = "a size says its unit")]
 pub struct MemoryPlan {
     /// Tails of logs, read-ahead, indexes of sealed segments.
     pub store_bytes: usize,

@@ -20,9 +20,9 @@ const USAGE: i32 = 2;
 fn dev(data: &Path, set: &[&str]) -> Command {
     let mut command = flowstoned(["dev", "--port", "0", "--data"]);
     command.arg(data).args(["--set", "flowstone.metrics.listener=127.0.0.1:0"]);
-    set.iter().for_each(|pair| {
+    for pair in set {
         command.args(["--set", pair]);
-    });
+    }
     command
 }
 

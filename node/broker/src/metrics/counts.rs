@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 /// Quantiles speak of the last one to two of these: Prometheus asks several times within one.
-const WINDOW: Duration = Duration::from_secs(60);
+const WINDOW: Duration = Duration::from_mins(1);
 /// Significant digits of a latency: 1 % is enough, and a histogram is some KiB.
 const DIGITS: u8 = 2;
 /// The share of the last look in the moving average of idleness, which is taken once a second:
@@ -183,7 +183,7 @@ fn add(to: &mut Histogram<u32>, from: &Histogram<u32>) {
 mod tests {
     use super::*;
 
-    const MINUTE: Duration = Duration::from_secs(60);
+    const MINUTE: Duration = Duration::from_mins(1);
 
     #[test]
     fn quantiles_speak_of_the_last_minutes() {

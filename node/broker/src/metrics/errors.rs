@@ -13,7 +13,7 @@ fn one<'a>(code: i16) -> Codes<'a> {
     Box::new(std::iter::once(code))
 }
 
-fn of<'a, T>(items: &'a [T], code: fn(&T) -> i16) -> Codes<'a> {
+fn of<T>(items: &[T], code: fn(&T) -> i16) -> Codes<'_> {
     Box::new(items.iter().map(code))
 }
 

@@ -167,6 +167,11 @@ impl Daemon {
         (head.lines().next().unwrap().to_owned(), body.to_owned())
     }
 
+    /// The same, of what counts.
+    pub fn count(&self, series: &str) -> u64 {
+        self.metric(series) as u64
+    }
+
     /// The value of one series in `/metrics`.
     pub fn metric(&self, series: &str) -> f64 {
         let (_, text) = self.http("GET", "/metrics");
