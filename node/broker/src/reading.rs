@@ -257,7 +257,7 @@ async fn find(partition: &Partition, wanted: &Wanted<()>, room: Room) -> Look {
         bytes: 0,
         high_watermark,
         log_start: log.log_start(),
-        diverging: diverging(partition, wanted),
+        diverging: diverging(partition, wanted)?,
     };
     if found.diverging.is_some() {
         return Ok(found);
@@ -275,13 +275,21 @@ async fn find(partition: &Partition, wanted: &Wanted<()>, room: Room) -> Look {
     Ok(found)
 }
 
-/// "If the leader's log has no record of that epoch up to that offset, the two logs parted."
-fn diverging(partition: &Partition, wanted: &Wanted<()>) -> Option<(LeaderEpoch, Offset)> {
+/// "If the leader's log has no record of that epoch up to that offset, the two logs parted." An epoch
+/// that this log never came to cannot be answered so: as in Kafka, the consumer is out of range.
+fn diverging(
+    partition: &Partition,
+    wanted: &Wanted<()>,
+) -> Result<Option<(LeaderEpoch, Offset)>, Refusal> {
     if wanted.last_fetched_epoch < 0 {
-        return None;
+        return Ok(None);
     }
     let (epoch, end) = partition.log.epoch_end_offset(LeaderEpoch(wanted.last_fetched_epoch));
-    (epoch.0 < wanted.last_fetched_epoch || end < Offset(wanted.offset)).then_some((epoch, end))
+    if epoch.0 < 0 || end.0 < 0 {
+        return Err(ErrorCode::OffsetOutOfRange.into());
+    }
+    let parted = epoch.0 < wanted.last_fetched_epoch || end < Offset(wanted.offset);
+    Ok(parted.then_some((epoch, end)))
 }
 
 async fn forget(shard: &Rc<Shard>, owner: usize, waits: Vec<(PartitionId, WaitKey)>) {

@@ -76,5 +76,8 @@ fn refused(version: i16, choice: &TopicChoice, refusal: &Refusal) -> DeletableTo
 }
 
 fn named(name: Option<&str>, id: Uuid) -> DeletableTopicResult {
-    DeletableTopicResult::default().with_name(name.map(topic_name)).with_topic_id(uuid_to_wire(id))
+    DeletableTopicResult::default()
+        .with_name(name.map(topic_name))
+        .with_topic_id(uuid_to_wire(id))
+        .with_error_message(None)
 }

@@ -57,8 +57,10 @@ fn describe(shard: &Shard, asked: &DescribeConfigsResource) -> Result<Vec<Descri
         ResourceKind::Group => config.describe_group(set),
         ResourceKind::ClientMetrics => Vec::new(),
     };
-    // A null list asks for all, an empty one for none (KAFKA-9432).
-    if let Some(keys) = &asked.configuration_keys {
+    // Clients ask for all with null or with an empty list; Kafka takes both.
+    if let Some(keys) = &asked.configuration_keys
+        && !keys.is_empty()
+    {
         described.retain(|one| keys.iter().any(|key| &**key == one.name.as_str()));
     }
     Ok(described)

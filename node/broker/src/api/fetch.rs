@@ -160,7 +160,8 @@ fn partition_data(index: i32, look: Look, isolation_level: i8) -> PartitionData 
                 .with_error_code(refusal.code as i16)
                 .with_high_watermark(-1)
                 .with_last_stable_offset(-1)
-                .with_log_start_offset(-1);
+                .with_log_start_offset(-1)
+                .with_aborted_transactions(None);
         }
     };
     let mut data = data

@@ -11,6 +11,10 @@ pub async fn handle(shard: &Rc<Shard>, request: InitProducerIdRequest) -> InitPr
     let id = match request.transactional_id {
         // A client gets here only by asking for transactions, which it was not offered.
         Some(_) => Err(Refusal::from(ErrorCode::InvalidRequest)),
+        // KIP-360: a producer that has an id tells it with its epoch.
+        None if (request.producer_id.0 < 0) != (request.producer_epoch < 0) => {
+            Err(Refusal::from(ErrorCode::InvalidRequest))
+        }
         None => shard.new_producer_id().await,
     };
     match id {
