@@ -4,21 +4,46 @@ use crate::refusal::Refusal;
 use crate::settings::is_internal;
 use crate::shard::Shard;
 use flowstone_controller::{NewTopic, Random, TopicDefaults, create_topics};
-use flowstone_runtime::random_u64;
+use flowstone_runtime::{random_u64, spawn};
 use flowstone_wire::ErrorCode;
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::rc::Rc;
+use tracing::debug;
 
-/// Creates missing topics with the broker's defaults; those that could not be, and the code to
-/// answer with for each.
-pub async fn create_with_defaults(
-    shard: &Rc<Shard>,
-    names: Vec<String>,
-) -> Vec<(String, ErrorCode)> {
-    let topics = names.iter().map(|name| describe(shard, name)).collect();
-    match create(shard, topics).await {
-        Ok(answers) => answers.into_iter().filter_map(|(name, code)| Some((name, code?))).collect(),
-        Err(refusal) => names.into_iter().map(|name| (name, refusal.code)).collect(),
+/// Topics that a shard creates at one time because clients asked for them. Of those past it nothing
+/// is begun; their clients ask again.
+const AT_ONCE_MAX: usize = 1000;
+
+/// The topics that a shard is creating because clients asked for them.
+#[derive(Default)]
+pub struct Creations(RefCell<BTreeSet<String>>);
+
+/// Begins to create topics with the broker's defaults, each once however many ask meanwhile.
+pub fn set_about(shard: &Rc<Shard>, names: impl Iterator<Item = String>) {
+    let mut under_way = shard.creations.0.borrow_mut();
+    let mut begun = Vec::new();
+    for name in names {
+        if under_way.len() < AT_ONCE_MAX && under_way.insert(name.clone()) {
+            begun.push(name);
+        }
     }
+    drop(under_way);
+    if begun.is_empty() {
+        return;
+    }
+    let shard = Rc::clone(shard);
+    spawn(async move {
+        let topics = begun.iter().map(|name| describe(&shard, name)).collect();
+        // Whoever asks again finds the topic, or asks for it anew: there is nobody else to tell.
+        if let Err(why) = create(&shard, topics).await {
+            debug!("cannot create the topics that clients asked for: {why}");
+        }
+        let mut under_way = shard.creations.0.borrow_mut();
+        for name in &begun {
+            under_way.remove(name);
+        }
+    });
 }
 
 /// Sees to it that one of the cluster's own topics exists.

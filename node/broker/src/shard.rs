@@ -8,6 +8,7 @@ use crate::budget::Budget;
 use crate::complaints::Complaints;
 use crate::connection::Handle;
 use crate::controller::{Controller, ProducerIds};
+use crate::creation::Creations;
 use crate::groups::Coordinators;
 use crate::life::Life;
 use crate::listener::Door;
@@ -59,6 +60,8 @@ pub struct Shard {
     pub controller: OnceCell<Controller>,
     /// Producer ids that it may hand out.
     pub producer_ids: ProducerIds,
+    /// Topics that it is creating because clients asked for them.
+    pub creations: Creations,
     /// How far it is in its life.
     pub life: Life,
     /// The configuration, with what is set for this broker in the metadata log.
@@ -95,6 +98,7 @@ impl Shard {
             door: Door::new(shards),
             controller: OnceCell::new(),
             producer_ids: ProducerIds::default(),
+            creations: Creations::default(),
             life: Life::default(),
             config: RefCell::new(Rc::new(node.config.clone())),
             image: RefCell::default(),

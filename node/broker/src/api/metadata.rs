@@ -17,6 +17,8 @@ use std::rc::Rc;
 const EMPTY_MEANS_NONE_SINCE: i16 = 1;
 /// The field that forbids creation exists from this version on.
 const AUTO_CREATE_FLAG_SINCE: i16 = 4;
+/// Topics may be asked for by id from this version on; two versions before have the field already.
+const BY_ID_SINCE: i16 = 12;
 
 /// How a request names a topic.
 enum Named {
@@ -24,41 +26,32 @@ enum Named {
     Id(Uuid),
 }
 
-/// Answers, once missing topics are created.
-pub async fn handle(
-    shard: &Rc<Shard>,
-    client: &Client,
-    request: MetadataRequest,
-) -> MetadataResponse {
+/// Answers at once. Missing topics are created meanwhile: as in Kafka they are unknown to this answer,
+/// and its client asks again.
+pub fn handle(shard: &Rc<Shard>, client: &Client, request: MetadataRequest) -> MetadataResponse {
     let named: Option<Vec<Named>> = request.topics.map(|topics| {
-        let named = topics.into_iter().map(|topic| match topic.name {
-            Some(name) => Named::Name(name.to_string()),
-            None => Named::Id(uuid_from_wire(topic.topic_id)),
+        let named = topics.into_iter().map(|topic| match (topic.name, topic.topic_id) {
+            // An id goes before a name: Java's client sends an empty name with it.
+            (Some(name), id) if id.is_nil() => Named::Name(name.to_string()),
+            (_, id) => Named::Id(uuid_from_wire(id)),
         });
         named.collect()
     });
     let named = named.filter(|named| !named.is_empty() || client.version >= EMPTY_MEANS_NONE_SINCE);
     let may_create = client.version < AUTO_CREATE_FLAG_SINCE || request.allow_auto_topic_creation;
-    let mut failed = Vec::new();
     if let Some(named) = &named
         && may_create
         && shard.node.config.settings.auto_create_topics
     {
-        failed = create_missing(shard, named).await;
+        create_missing(shard, named);
     }
 
     let image = shard.image();
     let mut topics: Vec<MetadataResponseTopic> = match &named {
         None => image.topics.iter().map(|topic| describe(&image, topic)).collect(),
-        Some(named) => named.iter().map(|named| find(&image, named)).collect(),
+        Some(named) => named.iter().map(|named| find(&image, client, named)).collect(),
     };
     for topic in &mut topics {
-        if let Some(name) = &topic.name
-            && let Some((_, code)) = failed.iter().find(|(failed, _)| failed.as_str() == &***name)
-            && topic.error_code == ErrorCode::UnknownTopicOrPartition as i16
-        {
-            topic.error_code = *code as i16;
-        }
         if request.include_topic_authorized_operations {
             topic.topic_authorized_operations = authorized::TOPIC;
         }
@@ -74,8 +67,8 @@ pub async fn handle(
     response
 }
 
-/// Creates those of the named topics that do not exist; those that could not be, with the reason.
-async fn create_missing(shard: &Rc<Shard>, named: &[Named]) -> Vec<(String, ErrorCode)> {
+/// Sets about creating those of the named topics that do not exist.
+fn create_missing(shard: &Rc<Shard>, named: &[Named]) {
     let image = shard.image();
     let missing = named.iter().filter_map(|named| match named {
         Named::Name(name) if image.topics.named(name).is_none() && valid_topic_name(name) => {
@@ -83,19 +76,18 @@ async fn create_missing(shard: &Rc<Shard>, named: &[Named]) -> Vec<(String, Erro
         }
         _ => None,
     });
-    let missing: Vec<String> = missing.collect();
-    if missing.is_empty() {
-        return Vec::new();
-    }
-    creation::create_with_defaults(shard, missing).await
+    creation::set_about(shard, missing);
 }
 
-fn find(image: &Image, named: &Named) -> MetadataResponseTopic {
+fn find(image: &Image, client: &Client, named: &Named) -> MetadataResponseTopic {
     let found = match named {
         Named::Name(name) => image.topics.named(name),
         Named::Id(id) => image.topics.with_id(*id),
     };
     match (found, named) {
+        (_, Named::Id(_)) if client.version < BY_ID_SINCE => MetadataResponseTopic::default()
+            .with_error_code(ErrorCode::InvalidRequest as i16)
+            .with_name(Some(topic_name(""))),
         (Some(topic), _) => describe(image, topic),
         (None, Named::Name(name)) => MetadataResponseTopic::default()
             .with_error_code(why_unknown(name) as i16)

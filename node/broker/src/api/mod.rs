@@ -85,7 +85,7 @@ pub async fn answer(
             fetch::handle(shard, client, sessions, fetch).await.into()
         }
         Body::ListOffsets(list) => list_offsets::handle(shard, client, list).await.into(),
-        Body::Metadata(metadata) => metadata::handle(shard, client, metadata).await.into(),
+        Body::Metadata(metadata) => metadata::handle(shard, client, metadata).into(),
         Body::OffsetCommit(commit) => offset_commit::handle(shard, client, commit).await.into(),
         Body::OffsetFetch(fetch) => offset_fetch::handle(shard, client, fetch).await.into(),
         Body::FindCoordinator(find) => find_coordinator::handle(shard, client, find).await.into(),
