@@ -35,6 +35,8 @@ impl Controller {
     /// Opens and replays the metadata log, and makes the cluster whole.
     pub async fn start(shard: &Rc<Shard>) -> anyhow::Result<()> {
         let (log, replay) = MetadataLog::open(&shard.node, &shard.store).await?;
+        let kraft_version = log.kraft_version();
+        shard.node.kraft_version.set(kraft_version).expect("a node starts once");
         let controller = Self { log, replay: RefCell::new(replay), turn: Semaphore::new(1) };
         assert!(shard.controller.set(controller).is_ok(), "a node has one controller");
         shard.controller().activate(shard).await

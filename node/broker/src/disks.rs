@@ -74,6 +74,7 @@ pub async fn open(
         memory,
         listeners,
         started: wall_clock(),
+        kraft_version: OnceLock::new(),
         broker_epoch: OnceLock::new(),
         config: config.clone(),
     })

@@ -95,6 +95,11 @@ impl MetadataLog {
         self.raft.borrow().describe(wall_clock())
     }
 
+    /// The kraft.version of the quorum, which is not in the image.
+    pub fn kraft_version(&self) -> i16 {
+        self.raft.borrow().quorum().0
+    }
+
     /// The offset that the next record gets.
     pub fn end(&self) -> Offset {
         self.partition.log.log_end()

@@ -38,6 +38,8 @@ pub struct Node {
     pub listeners: Vec<ListenerPlan>,
     /// When it started.
     pub started: Timestamp,
+    /// The kraft.version of its quorum, once the metadata log is open.
+    pub kraft_version: OnceLock<i16>,
     /// The epoch of its registration, once it has one.
     pub broker_epoch: OnceLock<i64>,
 }

@@ -17,11 +17,15 @@ pub fn handle(
     request: &ApiVersionsRequest,
 ) -> ApiVersionsResponse {
     let (image, offset) = shard.image_at();
-    let finalized: Vec<FinalizedFeature> = image
+    let mut finalized: Vec<FinalizedFeature> = image
         .features
         .iter()
         .map(|(name, level)| FinalizedFeature { name: name.clone(), level: *level })
         .collect();
+    // The quorum's own feature is in its control records, not in the image; at 0 it is not told.
+    let kraft_version = shard.node.kraft_version.get().copied().filter(|level| *level > 0);
+    let name = KRAFT_VERSION.to_owned();
+    finalized.extend(kraft_version.map(|level| FinalizedFeature { name, level }));
     let supported = supported();
     let answer = VersionsAnswer {
         on_controller_listener: client.on_controller_listener,
