@@ -69,6 +69,8 @@ pub struct Shard {
     image: RefCell<(Arc<Image>, Offset)>,
     settings: RefCell<HashMap<Uuid, Rc<TopicSettings>>>,
     partitions: RefCell<HashMap<PartitionId, Rc<Partition>>>,
+    /// Partitions that are ours and whose logs could not be opened; whether to try again.
+    pub offline: RefCell<BTreeMap<PartitionId, bool>>,
     next_session: Cell<i32>,
 }
 
@@ -104,6 +106,7 @@ impl Shard {
             image: RefCell::default(),
             settings: RefCell::default(),
             partitions: RefCell::default(),
+            offline: RefCell::default(),
             next_session: Cell::new(0),
             node,
         })
@@ -155,6 +158,9 @@ impl Shard {
     /// A partition that this shard owns.
     pub fn partition(&self, id: PartitionId) -> Result<Rc<Partition>, Refusal> {
         let partition = self.partitions.borrow().get(&id).cloned();
+        if partition.is_none() && self.offline.borrow().contains_key(&id) {
+            return Err(ErrorCode::KafkaStorageError.into());
+        }
         // Known to the image and not here: its log could not be opened, or is not yet.
         partition.ok_or_else(|| ErrorCode::NotLeaderOrFollower.into())
     }

@@ -10,7 +10,7 @@ use crate::node::{Endpoint, ListenerPlan, MemoryPlan, Node};
 use crate::peers::{self, Job, MAILBOX_JOBS_MAX, Peers};
 use crate::shard::Shard;
 use crate::{disks, groups, http};
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use flowstone_config::Config;
 use flowstone_runtime::{
     Listener, Mailbox, Mailer, mailbox, now, sleep, spawn, termination, wall_clock,
@@ -21,7 +21,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 /// How often each shard looks whether housekeeping is due.
 const TICK: Duration = Duration::from_secs(1);
@@ -181,6 +181,7 @@ fn run_tasks(shard: &Rc<Shard>) {
             sleep(TICK).await;
             shard.metrics.tick();
             shard.store.tick(wall_clock()).await;
+            shard.retry_offline().await;
             let overdrawn_since = now().before(OVERDRAFT_PATIENCE);
             let idle_since = u64::try_from(idle).map(|ms| now().before(Duration::from_millis(ms)));
             shard.connections.for_each(|connection| {
@@ -254,24 +255,28 @@ async fn stop(shard: &Rc<Shard>, served: bool) -> anyhow::Result<()> {
             (shard.index, closed)
         })
         .await;
-    let mut clean = served;
+    let mut outcome = Ok(());
     for (index, closed) in closed {
         if let Err(why) = closed {
             error!(shard = index, "logs were not closed cleanly: {why}");
-            clean = false;
+            outcome = Err(anyhow!("stopped, but not cleanly: the next start checks the logs"));
         }
     }
-    if clean {
-        let epoch = shard.node.broker_epoch();
-        for dir in &shard.node.dirs {
-            let closed = dir.close(epoch).await;
-            closed.with_context(|| format!("cannot mark {} as clean", dir.path().display()))?;
-        }
+    if served && outcome.is_ok() {
+        outcome = mark_clean(&shard.node).await;
+    }
+    if served && outcome.is_ok() {
         info!("stopped");
-    } else if served {
-        warn!("stopped, but not cleanly: the next start checks the logs");
     }
     shard.on_all(|shard: Rc<Shard>| async move { shard.life.set(Stage::Ended) }).await;
+    outcome
+}
+
+async fn mark_clean(node: &Node) -> anyhow::Result<()> {
+    for dir in &node.dirs {
+        let closed = dir.close(node.broker_epoch()).await;
+        closed.with_context(|| format!("cannot mark {} as clean", dir.path().display()))?;
+    }
     Ok(())
 }
 

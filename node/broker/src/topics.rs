@@ -86,6 +86,7 @@ impl Shard {
         let waits = Waits::new(epoch);
         match self.store.open(spec, waits.clone()).await {
             Ok(log) => {
+                self.offline.borrow_mut().remove(&id);
                 let partition = Rc::new(Partition::new(id, Arc::clone(&topic.name), log, waits));
                 self.add_partition(Rc::clone(&partition));
                 if &*topic.name == CONSUMER_OFFSETS {
@@ -93,8 +94,29 @@ impl Shard {
                 }
             }
             Err(why) => {
-                error!(topic = &*topic.name, partition = id.index, "partition is offline: {why}");
+                // Only space comes back by itself; the rest waits for an operator.
+                let known = self.offline.borrow_mut().insert(id, why.is_disk_full());
+                if known.is_none() {
+                    error!(
+                        topic = &*topic.name,
+                        partition = id.index,
+                        "partition is offline: {why}"
+                    );
+                }
             }
+        }
+    }
+
+    /// Tries again to open what found no space before.
+    pub async fn retry_offline(self: &Rc<Self>) {
+        let image = self.image();
+        let mut offline = self.offline.borrow_mut();
+        offline.retain(|id, _| image.topics.partition(*id).is_some());
+        let again: Vec<PartitionId> =
+            offline.iter().filter(|(_, again)| **again).map(|(id, _)| *id).collect();
+        drop(offline);
+        if !again.is_empty() {
+            self.open_logs(&image, again).await;
         }
     }
 
