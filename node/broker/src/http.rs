@@ -53,14 +53,18 @@ pub async fn open(
     let mut resolved = resolved.with_context(|| format!("{KEY}: cannot resolve {host}"))?;
     let mut address = resolved.next().ok_or_else(|| anyhow!("{KEY}: {host} has no address"))?;
     let is_default = server_key(KEY).and_then(|key| key.default.text()) == config.server_text(KEY);
-    let bound = match bind_one(address, SocketOptions::default()).await {
-        Err(why) if served == Served::Dev && is_default => {
-            // Another dev node has it, most likely: no reason not to start.
-            info!("metrics are on a free port: {address} cannot be used ({why})");
-            address.set_port(0);
-            bind_one(address, SocketOptions::default()).await
+    let bound = if served == Served::Dev && is_default {
+        match Listener::bind(address).await {
+            Err(why) => {
+                // Another dev node has it, most likely: no reason not to start, nor to wait.
+                info!("metrics are on a free port: {address} cannot be used ({why})");
+                address.set_port(0);
+                Listener::bind(address).await
+            }
+            bound => bound,
         }
-        bound => bound,
+    } else {
+        bind_one(address, SocketOptions::default()).await
     };
     let listener = bound.with_context(|| {
         format!(

@@ -197,6 +197,33 @@ fn controllers_have_a_listener_of_their_own() {
     assert!(ask(&mut tool, METADATA, 0, &[0; 4]).is_none(), "closed: brokers only");
 }
 
+/// What the usual Grafana boards for Kafka and their alerts ask for (kafka-reference section 7.4).
+const DASHBOARDS: &[&str] = &[
+    "kafka_server_brokertopicmetrics_messagesin_total",
+    "kafka_server_brokertopicmetrics_bytesin_total",
+    "kafka_server_brokertopicmetrics_bytesout_total",
+    "kafka_server_brokertopicmetrics_totalproducerequests_total",
+    "kafka_server_brokertopicmetrics_failedproducerequests_total",
+    "kafka_server_brokertopicmetrics_totalfetchrequests_total",
+    "kafka_server_brokertopicmetrics_failedfetchrequests_total",
+    "kafka_server_replicamanager_underreplicatedpartitions",
+    "kafka_server_replicamanager_underminisrpartitioncount",
+    "kafka_server_replicamanager_offlinereplicacount",
+    "kafka_server_replicamanager_partitioncount",
+    "kafka_server_replicamanager_leadercount",
+    "kafka_controller_kafkacontroller_activecontrollercount",
+    "kafka_controller_kafkacontroller_offlinepartitionscount",
+    "kafka_controller_kafkacontroller_globaltopiccount",
+    "kafka_network_requestmetrics_totaltimems",
+    "kafka_network_socketserver_networkprocessoravgidle_percent",
+    "kafka_server_kafkarequesthandlerpool_requesthandleravgidle_percent",
+    "kafka_server_socket_server_metrics_connection_count",
+    "kafka_server_raftmetrics_current_state",
+    "kafka_server_raftmetrics_high_watermark",
+    "process_cpu_seconds_total",
+    "process_resident_memory_bytes",
+];
+
 #[test]
 fn http_answers_what_it_has_and_nothing_else() {
     let dir = fresh_dir("http");
@@ -222,7 +249,9 @@ fn http_answers_what_it_has_and_nothing_else() {
         let known = name.strip_suffix("_count").unwrap_or(name);
         assert!(text.contains(&format!("# TYPE {known}")), "{line}");
     }
-    assert!(daemon.metric("kafka_server_replicamanager_partitioncount") >= 0.0);
+    for name in DASHBOARDS {
+        assert!(text.contains(&format!("# TYPE {name} ")), "{name} is missing");
+    }
     let versions =
         "kafka_network_requestmetrics_requests_total{request=\"ApiVersions\",version=\"0\"}";
     assert_eq!(daemon.count(versions), 1);
