@@ -161,6 +161,7 @@ fn check(
     }
     let zstd_allowed = client.version >= ZSTD_SINCE_VERSION;
     let checked = batch::check(records, &settings.rules(zstd_allowed), wall_clock());
+    let checked = checked.inspect_err(|_| shard.metrics.batch_refused());
     checked.map(|batch| (id, batch)).map_err(Refusal::from)
 }
 

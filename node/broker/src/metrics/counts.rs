@@ -23,8 +23,8 @@ pub struct ShardMetrics {
     /// By API; made when the first request of that API comes, so that idle costs nothing.
     requests: RefCell<BTreeMap<Api, OfApi>>,
     idle: Cell<Idle>,
-    /// What happened to partitions that are gone: totals never go back.
-    departed: Cell<Totals>,
+    /// What happened to partitions that are gone (totals never go back), and what never got to one.
+    apart: Cell<Totals>,
     /// Accepts that failed; shard 0's counts.
     pub accepts_failed: Cell<u64>,
 }
@@ -60,7 +60,7 @@ impl Default for ShardMetrics {
         Self {
             requests: RefCell::default(),
             idle: Cell::new(idle),
-            departed: Cell::default(),
+            apart: Cell::default(),
             accepts_failed: Cell::new(0),
         }
     }
@@ -79,12 +79,18 @@ impl ShardMetrics {
 
     /// A partition with these totals is gone.
     pub fn departed(&self, totals: Totals) {
-        self.departed.set(self.departed.get().plus(totals));
+        self.apart.set(self.apart.get().plus(totals));
     }
 
-    /// The totals of partitions that are gone.
-    pub fn of_departed(&self) -> Totals {
-        self.departed.get()
+    /// A batch was refused before it got to its partition.
+    pub fn batch_refused(&self) {
+        let one = Totals { produce_requests: 1, produce_failed: 1, ..Totals::default() };
+        self.apart.set(self.apart.get().plus(one));
+    }
+
+    /// Totals of no partition that is here.
+    pub fn apart(&self) -> Totals {
+        self.apart.get()
     }
 
     /// Requests by API, as they are now.

@@ -68,7 +68,7 @@ pub struct OfShard {
     idle_share: f64,
     groups: usize,
     partitions: Vec<OfPartition>,
-    departed: Totals,
+    apart: Totals,
     requests: BTreeMap<Api, OfApi>,
 }
 
@@ -152,7 +152,7 @@ impl OfShard {
             idle_share: shard.metrics.idle_share(),
             groups: shard.coordinators.group_count(),
             partitions: partitions.collect(),
-            departed: shard.metrics.of_departed(),
+            apart: shard.metrics.apart(),
             requests: shard.metrics.requests(),
         }
     }
@@ -204,8 +204,8 @@ impl Scrape {
             }
             by_topic
         });
-        let departed = self.shards.iter().map(|shard| of(&shard.departed)).sum::<u64>();
-        out.put(&[""], departed + by_topic.values().map(of).sum::<u64>());
+        let apart = self.shards.iter().map(|shard| of(&shard.apart)).sum::<u64>();
+        out.put(&[""], apart + by_topic.values().map(of).sum::<u64>());
         for (topic, totals) in by_topic {
             out.put(&[topic], of(totals));
         }
