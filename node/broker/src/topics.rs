@@ -110,11 +110,11 @@ impl Shard {
     /// Tries again to open what found no space before.
     pub async fn retry_offline(self: &Rc<Self>) {
         let image = self.image();
-        let mut offline = self.offline.borrow_mut();
-        offline.retain(|id, _| image.topics.partition(*id).is_some());
-        let again: Vec<PartitionId> =
-            offline.iter().filter(|(_, again)| **again).map(|(id, _)| *id).collect();
-        drop(offline);
+        let again: Vec<PartitionId> = {
+            let mut offline = self.offline.borrow_mut();
+            offline.retain(|id, _| image.topics.partition(*id).is_some());
+            offline.iter().filter(|(_, again)| **again).map(|(id, _)| *id).collect()
+        };
         if !again.is_empty() {
             self.open_logs(&image, again).await;
         }
