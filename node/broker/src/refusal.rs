@@ -4,7 +4,7 @@
 //! Each domain error has one exhaustive match here, without a `_` arm: a new variant does not
 //! compile until someone has chosen its code.
 
-use flowstone_batch::Rejected;
+use flowstone_batch::{BatchError, Rejected};
 use flowstone_controller::{ApiError, ErrorKind};
 use flowstone_log::{ProducerError, Refused};
 use flowstone_store::{AppendError, ReadError, StorageError};
@@ -60,9 +60,10 @@ impl From<Rejected> for Refusal {
             Rejected::LargerThanSegment { .. } => ErrorCode::RecordListTooLarge,
             Rejected::Codec(_) | Rejected::ZstdTooEarly => ErrorCode::UnsupportedCompressionType,
             Rejected::Records { timestamps: true, .. } => ErrorCode::InvalidTimestamp,
-            Rejected::Framing(_)
-            | Rejected::Invalid(_)
-            | Rejected::Records { timestamps: false, .. } => ErrorCode::InvalidRecord,
+            Rejected::Framing(error) => framing(error),
+            Rejected::Invalid(_) | Rejected::Records { timestamps: false, .. } => {
+                ErrorCode::InvalidRecord
+            }
         };
         let mut refusal = Self::new(code, rejected.to_string());
         if let Rejected::Records { errors, .. } = rejected {
@@ -70,6 +71,22 @@ impl From<Rejected> for Refusal {
             refusal.record_errors = errors.collect();
         }
         refusal
+    }
+}
+
+/// Bytes that are no batch at all are taken for damage on the way, as in Kafka, and sent again.
+fn framing(error: &BatchError) -> ErrorCode {
+    match error {
+        BatchError::Truncated { bytes: 0, .. } | BatchError::Magic(0 | 1) => {
+            ErrorCode::InvalidRecord
+        }
+        BatchError::Truncated { .. } | BatchError::Length(_) | BatchError::Magic(_) => {
+            ErrorCode::CorruptMessage
+        }
+        BatchError::Codec(_)
+        | BatchError::Malformed(_)
+        | BatchError::Compression(..)
+        | BatchError::Bomb { .. } => ErrorCode::InvalidRecord,
     }
 }
 

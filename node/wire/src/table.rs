@@ -61,8 +61,18 @@ macro_rules! apis {
                 }
             }
 
+            /// The version by which kafka-protocol writes and reads `version`: the same, except where
+            /// Kafka gave a new number to unchanged bytes and kafka-protocol does not know it yet.
+            fn codec_version(self, version: i16) -> i16 {
+                match self {
+                    Self::ListOffsets => version.min(10), // 11 adds a special time (KIP-1023).
+                    _ => version,
+                }
+            }
+
             /// Version of the request header (1, or 2 with tagged fields) that `version` has.
             pub(crate) fn request_header_version(self, version: i16) -> i16 {
+                let version = self.codec_version(version);
                 match self {
                     $( Self::$name => m::$request::header_version(version), )+
                 }
@@ -70,6 +80,7 @@ macro_rules! apis {
 
             /// Version of the response header (0, or 1 with tagged fields) that `version` has.
             pub(crate) fn response_header_version(self, version: i16) -> i16 {
+                let version = self.codec_version(version);
                 match self {
                     $( Self::$name => m::$response::header_version(version), )+
                 }
@@ -85,6 +96,7 @@ macro_rules! apis {
         impl RequestBody {
             /// Decodes a body whose shape has been walked.
             pub(crate) fn decode(api: Api, version: i16, body: &mut Bytes) -> Result<Self, String> {
+                let version = api.codec_version(version);
                 match api {
                     $( Api::$name => m::$request::decode(body, version).map(Self::$name), )+
                 }
@@ -115,6 +127,7 @@ macro_rules! apis {
 
             /// Appends the body to `buffer`, records included.
             pub(crate) fn encode(&self, version: i16, buffer: &mut BytesMut) -> Result<(), String> {
+                let version = self.api().codec_version(version);
                 match self {
                     $( Self::$name(response) => response.encode(buffer, version), )+
                 }
@@ -146,7 +159,7 @@ apis! {
             17.. "444144(u(448484<0u>)T)(u(4)T)S<0S;148T>",
             18.. "444144(u(448484<0u;18>)T)(u(4)T)S<0S;148T>"
         };
-    2 ListOffsets(ListOffsetsRequest => ListOffsetsResponse) 1..=10, advertised from 1, Broker, Broker,
+    2 ListOffsets(ListOffsetsRequest => ListOffsetsResponse) 1..=11, advertised from 1, Broker, Broker,
         at most LISTS, by [Describe Topic],
         "Offsets by time: earliest, latest, greatest timestamp, any timestamp",
         {

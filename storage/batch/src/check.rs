@@ -102,7 +102,8 @@ pub struct Checked {
 /// Why a batch may not be appended. Each variant names Kafka's error code.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 pub enum Rejected {
-    /// INVALID_RECORD: not exactly one whole v2 batch.
+    /// Not exactly one whole v2 batch: CORRUPT_MESSAGE where the bytes are none, INVALID_RECORD where they are an old
+    /// format, nothing, or more than one.
     #[error("not exactly one record batch: {0}")]
     Framing(#[from] BatchError),
     /// CORRUPT_MESSAGE: the bytes are not those that the producer wrote.

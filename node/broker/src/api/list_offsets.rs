@@ -23,10 +23,12 @@ const MAX_TIMESTAMP: i64 = -3;
 const EARLIEST_LOCAL: i64 = -4;
 /// The last offset in tiered storage (KIP-1005): there is none.
 const LATEST_TIERED: i64 = -5;
+/// The first offset that tiered storage lacks (KIP-1023): there is none without it.
+const EARLIEST_PENDING_UPLOAD: i64 = -6;
 
 /// Each special time and the first version that knows it.
-const SPECIAL_SINCE: [(i64, i16); 3] =
-    [(MAX_TIMESTAMP, 7), (EARLIEST_LOCAL, 8), (LATEST_TIERED, 9)];
+const SPECIAL_SINCE: [(i64, i16); 4] =
+    [(MAX_TIMESTAMP, 7), (EARLIEST_LOCAL, 8), (LATEST_TIERED, 9), (EARLIEST_PENDING_UPLOAD, 11)];
 
 /// Versions from this on tell the leader epoch of what was found.
 const EPOCHS_SINCE: i16 = 4;
@@ -101,7 +103,7 @@ async fn find(partition: Rc<Partition>, question: Question) -> Result<Found, Ref
     Ok(match question.timestamp {
         LATEST => Found { epoch: partition.leader_epoch(), ..at(high_watermark) },
         EARLIEST | EARLIEST_LOCAL => at(log.log_start()),
-        LATEST_TIERED => nothing,
+        LATEST_TIERED | EARLIEST_PENDING_UPLOAD => nothing,
         MAX_TIMESTAMP => {
             log.offset_of_max_timestamp(high_watermark).await?.map_or(nothing, Found::from)
         }
