@@ -21,7 +21,7 @@ use crate::open::make_durable;
 use crate::tail::{Run, Waiting};
 
 /// Bytes of one log that one write takes, unless a single batch is larger: the largest pooled buffer.
-const WRITE_BYTES_MAX: usize = 1 << 20;
+pub const WRITE_BYTES_MAX: usize = 1 << 20;
 /// First piece of disk a segment takes, and the largest step in which it grows by doubling: little
 /// for a log that trickles, few extents for one that streams.
 const GROW_BYTES_MIN: u64 = 16 << 10;

@@ -18,6 +18,7 @@ use flowstone_runtime::{Buffer, File, OpenOptions, PAGE_BYTES, fs, now, wall_clo
 use flowstone_types::{Offset, Uuid};
 use tracing::{info, warn};
 
+use crate::commit::WRITE_BYTES_MAX;
 use crate::dir::LogDir;
 use crate::error::StorageError;
 use crate::log::Writer;
@@ -221,7 +222,7 @@ impl Loader<'_> {
             let (segment, next, ended) = if scan_from.is_none() {
                 self.reopen(&planned).await?
             } else {
-                self.scan(&planned).await?
+                self.scan(&planned, is_last).await?
             };
             end = next;
             if segment.bytes < planned.file_bytes || self.is_distrusted {
@@ -258,10 +259,12 @@ impl Loader<'_> {
     async fn scan(
         &mut self,
         planned: &recovery::PlannedSegment,
+        is_last: bool,
     ) -> Result<(Active, Offset, End), StorageError> {
         let base = planned.base;
         let (file, path) = self.open(base).await?;
         let scanner = Scanner::new(base, 0, base, planned.file_bytes, true);
+        let mut newest_bytes = 0;
         let mut scan = SegmentScan::open(file.clone(), path.clone(), scanner);
         let mut segment = Active::new(base, planned.modified);
         while let Some((header, bytes)) = scan.next().await? {
@@ -271,11 +274,18 @@ impl Loader<'_> {
             }
             self.apply(&header, &bytes);
             self.tell(bytes.len());
+            newest_bytes = bytes.len() as u64;
         }
-        // It may have been written and not flushed: no one may build on it before it is.
-        if self.is_distrusted {
-            rewrite(&file, segment.bytes).await.map_err(StorageError::io("write", &path))?;
-        }
+        // It may have been written and not flushed: no one may build on it before it is. Where a
+        // flush failed, the next one is no proof (fsyncgate), and the disk that refused the one may
+        // have refused the marker that says so: the last write, at most, was then not flushed.
+        let doubtful = match (self.is_distrusted, is_last) {
+            (true, _) => segment.bytes,
+            (false, true) => newest_bytes.max(WRITE_BYTES_MAX as u64),
+            (false, false) => 0,
+        };
+        let from = segment.bytes.saturating_sub(doubtful);
+        rewrite(&file, from, segment.bytes).await.map_err(StorageError::io("write", &path))?;
         file.datasync().await.map_err(StorageError::io("flush", &path))?;
         Ok((segment, scan.next_offset(), scan.ended().0))
     }
@@ -506,9 +516,10 @@ impl Loader<'_> {
     }
 }
 
-/// Writes the first `bytes` of a file over themselves, so that the next flush speaks of them.
-async fn rewrite(file: &File, bytes: u64) -> std::io::Result<()> {
-    let mut at = 0;
+/// Writes a file's bytes from `from` (rounded down to a page) up to `bytes` over themselves, so that
+/// the next flush speaks of them.
+async fn rewrite(file: &File, from: u64, bytes: u64) -> std::io::Result<()> {
+    let mut at = from - from % PAGE_BYTES as u64;
     while at < bytes {
         let (result, mut buffer) = file.read_at(Buffer::with_capacity(REWRITE_BYTES), at).await;
         let read = result?;

@@ -178,6 +178,52 @@ fn a_failed_write_or_flush_ends_its_log_and_no_other_and_loses_nothing() {
     }
 }
 
+/// One log: what is there is served, and must stay; then some more, until it fails.
+async fn serves_what_it_finds(control: Control, served: Promised) {
+    let (_, store) = store_in(Path::new(DATA)).await;
+    let opened = try_open(&store, "topic", 0, small(Durability::Flushed)).await;
+    let Ok((log, _)) = opened else { return }; // It failed at once.
+    check(&log, served[0].get()).await;
+    served[0].set(log.durable_end().0);
+    for _ in 0..10 + control.random() % 8 {
+        let bytes = (control.random() % 6_000) as usize;
+        append(&log, batch_of(log.log_end().0 as u64, bytes, wall_clock().0));
+        sleep(Duration::from_millis(2)).await;
+        if !matches!(log.state(), LogState::Online) {
+            break;
+        }
+        served[0].set(served[0].get().max(log.durable_end().0));
+    }
+    std::future::pending::<()>().await;
+}
+
+/// A disk that fails a flush may refuse the marker that says so, too. A kill leaves what was not
+/// flushed readable; a power cut after it must not take what the life between was told is there.
+#[test]
+fn a_failed_flush_is_not_believed_after_a_kill_even_where_its_marker_was_refused() {
+    for seed in seeds(20) {
+        let world = World::new(seed);
+        let machine = world.machine("node");
+        let promised: Promised = Rc::default();
+        let boot = || {
+            let (control, kept) = (world.control(), promised.clone());
+            world.boot(machine, 1, move |_| serves_what_it_finds(control.clone(), kept.clone()));
+            world.run_for(Duration::from_millis(20)); // Time to recover.
+        };
+        boot();
+        world.crash(machine);
+        world.fail_next(machine, DiskOperation::Write, "flowstone-distrusted", u32::MAX);
+        boot();
+        world.fail_next(machine, DiskOperation::Sync, ".log", 1);
+        world.run_for(Duration::from_millis(40));
+        world.crash(machine);
+        boot();
+        world.power_loss(machine);
+        boot();
+        world.run_for(Duration::from_millis(40));
+    }
+}
+
 #[test]
 fn slow_and_failing_disks_lose_nothing() {
     for seed in seeds(10) {
