@@ -13,6 +13,8 @@ use flowstone_wire::messages::{FindCoordinatorRequest, FindCoordinatorResponse};
 use flowstone_wire::{ErrorCode, StrBytes, string};
 use std::rc::Rc;
 
+/// From this version on the answer has a text.
+const MESSAGES_SINCE: i16 = 1;
 /// From this version on a request has several keys.
 const BATCHES_SINCE: i16 = 4;
 /// `key_type` of a group, of a transactional id, of a share group's partition.
@@ -30,10 +32,17 @@ pub async fn handle(
     let endpoint = shard.node.endpoint(client.listener);
     if client.version < BATCHES_SINCE {
         return match found {
-            Ok(()) => FindCoordinatorResponse::default()
-                .with_node_id(broker_id(shard.node.id))
-                .with_host(string(endpoint.host.clone()))
-                .with_port(i32::from(endpoint.port)),
+            Ok(()) => {
+                let mut response = FindCoordinatorResponse::default()
+                    .with_node_id(broker_id(shard.node.id))
+                    .with_host(string(endpoint.host.clone()))
+                    .with_port(i32::from(endpoint.port));
+                if client.version >= MESSAGES_SINCE {
+                    // Kafka's word for no error; kafkajs' suite knows it or null.
+                    response.error_message = Some(StrBytes::from_static_str("NONE"));
+                }
+                response
+            }
             Err(refusal) => FindCoordinatorResponse::default()
                 .with_error_code(refusal.code as i16)
                 .with_error_message(Some(string(refusal.text())))
