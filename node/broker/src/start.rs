@@ -16,6 +16,7 @@ use flowstone_runtime::{
     Listener, Mailbox, Mailer, mailbox, now, sleep, spawn, termination, wall_clock,
 };
 use flowstone_store::{Store, StoreConfig};
+use futures_lite::future::poll_once;
 use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -126,6 +127,10 @@ impl Boot {
     /// Shard 0: starts the node, serves, and stops it.
     async fn lead(&self, jobs: Mailbox<Job>) -> anyhow::Result<()> {
         let began = now();
+        // Heard from here on: a signal that comes while the logs are opened ends the node in order,
+        // once they are, instead of killing it.
+        let mut told = Box::pin(termination());
+        let told_early = poll_once(&mut told).await.is_some();
         let metrics = http::open(&self.config, self.served).await?;
         let (listeners, plans) = listener::bind(&self.config).await?;
         if self.served == Served::Dev {
@@ -144,6 +149,9 @@ impl Boot {
             address
         });
         let served = self.serve(&shard, listeners, metrics, began).await;
+        if served.is_ok() && !told_early {
+            told.await;
+        }
         // Whether it served or not: the others end, in order.
         let stopped = stop(&shard, served.is_ok()).await;
         served.and(stopped)
@@ -166,7 +174,6 @@ impl Boot {
         if self.served == Served::Dev && io::stdout().is_terminal() {
             welcome(&shard.node, metrics);
         }
-        termination().await;
         Ok(())
     }
 }

@@ -50,7 +50,8 @@ pub use groups::{Effect, Groups, Input, Now, RequestId};
 pub use load::{Loading, ReplayError, Replayed};
 pub use partition::partition_for;
 pub use records::{
-    GroupMetadataKey, GroupMetadataValue, MemberMetadata, OffsetCommitKey, OffsetCommitValue, Record,
+    GroupMetadataKey, GroupMetadataValue, MemberMetadata, OffsetCommitKey, OffsetCommitValue,
+    Record,
 };
 pub use request::{
     Answer, Commit, CommitTopic, DeleteGroups, DescribeGroups, DescribedGroup, DescribedMember,

@@ -12,7 +12,7 @@ use crate::seeds::Stats;
 
 /// How long a program may take to stop when it is asked to, be its disk well or not: a few times
 /// [`STUCK_FOR`].
-const STOPS_WITHIN: Duration = Duration::from_secs(60);
+const STOPS_WITHIN: Duration = Duration::from_mins(1);
 
 /// How long a stuck disk hangs: longer than any client waits.
 const STUCK_FOR: Duration = Duration::from_secs(7);
