@@ -34,6 +34,9 @@ KAFKA_ALONE = {
     "broker.heartbeat.interval.ms": "500",
 }
 
+# What only Flowstone is told: several may run on this machine, and its metrics have one port by default.
+FLOWSTONE_ALONE = {"flowstone.metrics.listener": ""}
+
 START_SECONDS_MAX = 60  # Kafka takes 3 to 5 on two idle cores; a loaded machine takes its time.
 STOP_SECONDS_MAX = 30
 
@@ -148,12 +151,12 @@ class Flowstone(Broker):
         self.properties = None
         if properties:
             self.properties = self.folder / "server.properties"
-            self.properties.write_text(server_properties(self, free_port(), self.settings))
+            self.properties.write_text(server_properties(self, free_port(), FLOWSTONE_ALONE | self.settings))
 
     def command(self):
         if self.properties:
             return [str(FLOWSTONED), "--config", str(self.properties)]
-        sets = [word for key, value in self.settings.items() for word in ("--set", f"{key}={value}")]
+        sets = [word for key, value in (FLOWSTONE_ALONE | self.settings).items() for word in ("--set", f"{key}={value}")]
         return [str(FLOWSTONED), "dev", "--data", str(self.data), "--port", str(self.port), *sets]
 
 

@@ -137,10 +137,9 @@ def test_checkpoints_are_there(written):
 
 def test_offsets_topic_is_decoded(all_tools, written):
     data, name, _ = written
-    committed = []
-    for directory in ends("__consumer_offsets-*", data):
-        out = dump(all_tools, *ends("*.log", directory), more=("--offsets-decoder",))
-        committed += [line for line in out.splitlines() if f'"group":"{name}-group"' in line and '"offset":100' in line]
+    # A partition without a record has no segment of ours, and an empty one of Kafka's.
+    out = dump(all_tools, *ends("__consumer_offsets-*/*.log", data), more=("--offsets-decoder",))
+    committed = [line for line in out.splitlines() if f'"group":"{name}-group"' in line and '"offset":100' in line]
     assert committed, "the commit is a record in Kafka's format"
     assert f'"topic":"{name}"' in committed[-1] and '"partition":0' in committed[-1]
 
