@@ -6,7 +6,7 @@ use flowstone_broker::{Boot, Served};
 use flowstone_config::{Config, File, Loaded, LogFormat, Problems, reference};
 use flowstone_runtime::{Plan, launch, probe, set_pool_limit};
 use rustix::fs::{FlockOperation, fcntl_lock};
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tracing::{info, warn};
@@ -84,8 +84,14 @@ fn main() -> ExitCode {
     let (loaded, dev) = match command.mode {
         Some(Mode::Config { markdown, .. }) => {
             let text = if markdown { reference::markdown() } else { reference::text() };
-            print!("{text}");
-            return ExitCode::SUCCESS;
+            // Into `head` or a pager that has seen enough: nothing to complain of.
+            let written = io::stdout().write_all(text.as_bytes());
+            return match written {
+                Err(why) if why.kind() != io::ErrorKind::BrokenPipe => {
+                    fail(EXIT_FAILED, &why.into())
+                }
+                _ => ExitCode::SUCCESS,
+            };
         }
         Some(Mode::Dev { data, port, set }) => {
             let set = [command.set.set, set.set].concat();
