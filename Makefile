@@ -8,7 +8,7 @@ SETUP := tools/clients/setup.sh
 STEPS := python3 tools/clients/steps.py
 PYTEST := $(BUILD)/clients/venv/bin/pytest -c tools/clients/pytest.ini
 
-.PHONY: help build demo test clients kill audit cargo
+.PHONY: help build demo test clients kill idle audit cargo
 .DEFAULT_GOAL := help
 
 help: ## Says what there is to make.
@@ -36,6 +36,9 @@ clients: build ## Every client suite we have, whole: Kafka's tools, librdkafka's
 kill: build ## 200 cycles of SIGKILL under load: nothing acknowledged may be lost, doubled or out of order. CYCLES=n for another count.
 	@$(SETUP) kcat jars python
 	@KILL_CYCLES=$(or $(CYCLES),200) $(PYTEST) tools/clients/crash -s
+
+idle: build ## What the daemon costs when nobody asks anything: time to the first answer, memory, CPU.
+	@python3 tools/demo/idle.py
 
 audit: cargo ## Licences, sources and bans of all dependencies, and known vulnerabilities where their database can be reached.
 	@$(SETUP) base deny
