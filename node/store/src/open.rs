@@ -284,8 +284,12 @@ impl Loader<'_> {
             (false, true) => newest_bytes.max(WRITE_BYTES_MAX as u64),
             (false, false) => 0,
         };
-        let from = segment.bytes.saturating_sub(doubtful);
-        rewrite(&file, from, segment.bytes).await.map_err(StorageError::io("write", &path))?;
+        if doubtful > 0 {
+            let from = segment.bytes.saturating_sub(doubtful);
+            rewrite(&file, from, segment.bytes).await.map_err(StorageError::io("write", &path))?;
+            // Whole pages were written; and a file that ends with its last batch is not cut again.
+            file.set_len(segment.bytes).await.map_err(StorageError::io("cut", &path))?;
+        }
         file.datasync().await.map_err(StorageError::io("flush", &path))?;
         Ok((segment, scan.next_offset(), scan.ended().0))
     }

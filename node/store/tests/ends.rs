@@ -88,6 +88,37 @@ fn a_file_longer_than_its_batches_opens_after_a_clean_stop() {
     assert_eq!(assert_trimmed(&world, machine, "at last"), 1);
 }
 
+/// Recovery writes whole pages anew; the file ends with its last batch all the same, sealed or not.
+#[test]
+fn recovery_of_files_that_end_with_their_last_batch_leaves_them_so() {
+    let world = World::new(2);
+    let machine = world.machine("node");
+    live_on(&world, machine, || async {
+        let (dir, store) = store_in(Path::new(DATA)).await;
+        let (log, ear) = open(&store, small()).await;
+        fill(&log, &ear, 0, 16).await;
+        assert!(stop(&dir, &store).await);
+    });
+    let before = assert_trimmed(&world, machine, "stopped");
+    assert!(before > 2, "several segments");
+    for path in world.files(machine).into_keys() {
+        if path.extension().is_some_and(|extension| extension == "index") {
+            // Not a size that an index has: all of the segments are read again.
+            world.corrupt(machine, &path, 0, &[0; 3]);
+            world.corrupt(machine, &path, world.files(machine)[&path].len() as u64, &[0; 3]);
+        }
+    }
+    for killed in [true, false] {
+        live_on(&world, machine, move || async move {
+            let (dir, store) = store_in(Path::new(DATA)).await;
+            let (log, _) = open(&store, small()).await;
+            assert_eq!(log.log_end(), Offset(16));
+            assert!(killed || stop(&dir, &store).await);
+        });
+        assert_eq!(assert_trimmed(&world, machine, "read again"), before);
+    }
+}
+
 /// Whoever appends while the store shuts down is told `Closed`, or what it appended is in the log.
 #[test]
 fn a_clean_stop_trims_every_file_whatever_was_appended_meanwhile() {
