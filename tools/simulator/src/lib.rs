@@ -7,6 +7,7 @@
 pub mod client;
 pub mod history;
 pub mod nemesis;
+pub mod passing;
 pub mod scenarios;
 pub mod seeds;
 pub mod workload;

@@ -458,26 +458,26 @@ fn group(partition: i32) -> GroupId {
     GroupId(string(format!("readers-{partition}")))
 }
 
-fn code(number: i16) -> ErrorCode {
+pub(crate) fn code(number: i16) -> ErrorCode {
     ErrorCode::from_number(number).expect("one of Kafka's error codes")
 }
 
-async fn pause(ms_max: u64) {
+pub(crate) async fn pause(ms_max: u64) {
     sleep(Duration::from_micros(random_u64() % (ms_max * 1_000 + 1))).await;
 }
 
 /// A connection that is made anew after a failure.
-struct Link {
+pub(crate) struct Link {
     address: SocketAddr,
     client: Option<Client>,
 }
 
 impl Link {
-    fn new(address: SocketAddr) -> Self {
+    pub fn new(address: SocketAddr) -> Self {
         Self { address, client: None }
     }
 
-    async fn ask<R: Request>(&mut self, version: i16, request: &R) -> Option<R::Response> {
+    pub async fn ask<R: Request>(&mut self, version: i16, request: &R) -> Option<R::Response> {
         if self.client.is_none() {
             self.client = Client::connect(self.address, ANSWER_WITHIN).await.ok();
         }

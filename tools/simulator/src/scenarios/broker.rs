@@ -13,6 +13,7 @@ use flowstone_config::Config;
 use flowstone_runtime::sim::{Control, MachineId, World};
 
 use crate::nemesis::{Kinds, Victim};
+use crate::passing::Passing;
 use crate::seeds::Stats;
 use crate::workload::{Plan, Workload};
 
@@ -31,18 +32,24 @@ pub fn play(world: &World) -> Stats {
     let address = SocketAddr::new(world.address(machine), PORT);
     let draw = |bound: u64| control.random() % bound;
     let shards = 1 + draw(3) as usize;
+    // Segments that end every few batches, or never in a run's time.
+    let segments = [Some(60), Some(300), None, None, None, None][draw(6) as usize];
+    let topics_pass = draw(4) == 0;
+    let segments = segments.map(|ms: u64| ("segment.ms", ms.to_string()));
     let plan = Plan {
         partitions: 1 + draw(3) as i32,
         producers: 3,
         value_bytes_max: 100 << draw(7),
         pause_max: Duration::from_millis(20),
-        configs: Vec::new(),
+        configs: segments.into_iter().collect(),
     };
     let kinds = Kinds::draw(&control);
     control.note(format_args!("{kinds:?}, {shards} shards, {plan:?}"));
     let workload = Workload::new(world.control(), plan, address);
     let clients: Vec<_> =
         workload.clients().into_iter().map(|c| (world.machine("client"), c)).collect();
+    let passing = Passing::new(world.control(), address);
+    let other = world.machine("client");
     world.run(async move {
         let all = control.clone();
         let boot = move || start(&all, machine, shards);
@@ -51,10 +58,16 @@ pub fn play(world: &World) -> Stats {
         for (machine, client) in clients {
             control.spawn_on(machine, client);
         }
+        if topics_pass {
+            control.spawn_on(other, Rc::clone(&passing).run());
+        }
         let victim = Victim { control: &control, machine, boot: &boot, stops: true };
         let mut stats = victim.torment(ROUNDS, kinds).await;
         control.set_time_limit(control.now().after(FINISHES_WITHIN));
         workload.stop().await;
+        if topics_pass {
+            passing.stop().await;
+        }
         stats += victim.torment(0, kinds).await; // Once more from the disk.
         workload.final_check().await;
         (stats.sent, stats.acknowledged) = workload.counts();
