@@ -170,7 +170,9 @@ impl Passing {
             .collect();
         life.next += count;
         let mut builder = BatchBuilder::new(Offset::ZERO);
-        ids.iter().for_each(|id| builder.push(wall_clock(), None, Some(&id.value(2_000)), &[]));
+        for id in &ids {
+            builder.push(wall_clock(), None, Some(&id.value(2_000)), &[]);
+        }
         let mut data = PartitionProduceData::default();
         data.records = Some(builder.build());
         let mut topic = TopicProduceData::default();
@@ -181,7 +183,9 @@ impl Passing {
         request.timeout_ms = 3_000;
         request.topic_data = vec![topic];
         loop {
-            ids.iter().for_each(|id| life.history.borrow_mut().sending(*id, false));
+            for id in &ids {
+                life.history.borrow_mut().sending(*id, false);
+            }
             match link.ask(8, &request).await {
                 Some(response) => {
                     let answer = &response.responses[0].partition_responses[0];
