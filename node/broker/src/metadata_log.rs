@@ -4,7 +4,7 @@
 //! formats are Kafka's (kafka-reference sections 2.1 and 2.3).
 
 use crate::node::Node;
-use crate::partition::{Partition, Waits};
+use crate::partition::{Partition, Uncommitted, Waits};
 use crate::reading::whole;
 use crate::refusal::Refusal;
 use anyhow::{Context, ensure};
@@ -19,7 +19,7 @@ use flowstone_raft::{
     Stored,
 };
 use flowstone_runtime::{fs, wall_clock};
-use flowstone_store::{LogSpec, Store};
+use flowstone_store::{AppendError, LogSpec, Store};
 use flowstone_types::{LeaderEpoch, Offset, PartitionId, Timestamp, Uuid};
 use flowstone_wire::ErrorCode;
 use std::cell::RefCell;
@@ -146,22 +146,42 @@ impl MetadataLog {
         epoch: LeaderEpoch,
         now: Timestamp,
     ) -> Result<(), Refusal> {
-        let header = BatchHeader::parse(&batch).expect("we built it");
         let bytes = batch.len() as u64;
-        let checked = Checked { bytes: batch, header, log_append_time: None, converted: false };
-        let appended = self.partition.log.append(checked, Origin::Coordinator, epoch, now)?;
-        let end = appended.last_offset.plus(1);
+        let end = self.place(batch, epoch, now)?;
         let told = self.tell(Input::Appended { end, bytes, now });
         assert!(told.is_empty(), "an append leads to nothing before its flush");
-        match self.partition.committed(end).await {
-            Some(Ok(())) => {
-                self.tell(Input::Flushed { end });
-                Ok(())
+        if self.settled(end).await {
+            self.tell(Input::Flushed { end });
+            return Ok(());
+        }
+        Err(Refusal::new(
+            ErrorCode::KafkaStorageError,
+            "the metadata log's disk failed: this node decides nothing more until it is restarted",
+        ))
+    }
+
+    /// Gives a batch of ours its place in the log; returns the log's end behind it.
+    fn place(
+        &self,
+        batch: Bytes,
+        epoch: LeaderEpoch,
+        now: Timestamp,
+    ) -> Result<Offset, AppendError> {
+        let header = BatchHeader::parse(&batch).expect("we built it");
+        let checked = Checked { bytes: batch, header, log_append_time: None, converted: false };
+        let appended = self.partition.log.append(checked, Origin::Coordinator, epoch, now)?;
+        Ok(appended.last_offset.plus(1))
+    }
+
+    /// Waits until everything below `end` is committed; false if it never will be. A full disk is
+    /// waited for: what has its place is written once there is space, so it must be applied, too.
+    async fn settled(&self, end: Offset) -> bool {
+        loop {
+            match self.partition.committed(end).await {
+                Some(Ok(())) => return true,
+                Some(Err(Uncommitted::Stalled)) => {}
+                Some(Err(Uncommitted::Lost)) | None => return false,
             }
-            Some(Err(_)) | None => Err(Refusal::new(
-                ErrorCode::KafkaStorageError,
-                "the metadata log's disk failed: this node decides nothing more until it is restarted",
-            )),
         }
     }
 
@@ -180,18 +200,8 @@ impl MetadataLog {
                     effects.extend(self.tell(Input::StateSaved { now: wall_clock() }));
                 }
                 Effect::Append { batch, epoch } => {
-                    let (header, bytes) = (BatchHeader::parse(&batch)?, batch.clone());
-                    let checked =
-                        Checked { bytes, header, log_append_time: None, converted: false };
-                    let appended = self.partition.log.append(
-                        checked,
-                        Origin::Coordinator,
-                        epoch,
-                        wall_clock(),
-                    )?;
-                    let end = appended.last_offset.plus(1);
-                    let committed = self.partition.committed(end).await;
-                    ensure!(committed == Some(Ok(())), "the metadata log's disk failed");
+                    let end = self.place(batch, epoch, wall_clock())?;
+                    ensure!(self.settled(end).await, "the metadata log's disk failed");
                     effects.extend(self.tell(Input::Flushed { end }));
                 }
                 // Who waits for a commit waits for it at `partition`, and applies what it appended.
