@@ -63,6 +63,39 @@ pub enum ErrorKind {
     /// POLICY_VIOLATION (44).
     #[error("The request violates a policy.")]
     PolicyViolation,
+    /// UNSUPPORTED_SASL_MECHANISM (33).
+    #[error("The broker does not support the requested SASL mechanism.")]
+    UnsupportedSaslMechanism,
+    /// DELEGATION_TOKEN_AUTH_DISABLED (61).
+    #[error("Delegation tokens are not enabled.")]
+    DelegationTokenAuthDisabled,
+    /// DELEGATION_TOKEN_NOT_FOUND (62).
+    #[error("There is no such delegation token.")]
+    DelegationTokenNotFound,
+    /// DELEGATION_TOKEN_OWNER_MISMATCH (63).
+    #[error("The principal is neither owner nor renewer of the delegation token.")]
+    DelegationTokenOwnerMismatch,
+    /// DELEGATION_TOKEN_EXPIRED (66).
+    #[error("The delegation token has expired.")]
+    DelegationTokenExpired,
+    /// INVALID_PRINCIPAL_TYPE (67).
+    #[error("The principal type is not supported.")]
+    InvalidPrincipalType,
+    /// THROTTLING_QUOTA_EXCEEDED (89).
+    #[error("The throttling quota has been exceeded.")]
+    ThrottlingQuotaExceeded,
+    /// RESOURCE_NOT_FOUND (91).
+    #[error("The request refers to a resource that does not exist.")]
+    ResourceNotFound,
+    /// DUPLICATE_RESOURCE (92).
+    #[error("The request refers to the same resource twice.")]
+    DuplicateResource,
+    /// UNACCEPTABLE_CREDENTIAL (93).
+    #[error("The credential does not meet what is asked of credentials.")]
+    UnacceptableCredential,
+    /// INVALID_UPDATE_VERSION (95).
+    #[error("The version of the update is invalid.")]
+    InvalidUpdateVersion,
     /// STALE_BROKER_EPOCH (77).
     #[error("The broker epoch is stale.")]
     StaleBrokerEpoch,

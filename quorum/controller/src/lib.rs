@@ -11,6 +11,7 @@
 extern crate alloc;
 
 mod brokers;
+mod client_quotas;
 mod configs;
 mod error;
 mod ids;
@@ -21,6 +22,10 @@ mod topics;
 pub use brokers::{
     BrokerRegistration, ControllerRegistration, activate, register_broker, register_controller,
     unfence_broker,
+};
+pub use client_quotas::{
+    CONTROLLER_MUTATION_RATE, QuotaAlteration, QuotaMatch, Quotas, alter_client_quotas,
+    client_quota, describe_client_quotas,
 };
 pub use configs::{ConfigChange, ConfigOp, NewConfigs, alter_configs, replace_configs};
 pub use error::{ApiError, ErrorKind};
