@@ -169,14 +169,17 @@ fn own_host_name() -> String {
 pub async fn accept(shard: Rc<Shard>, listener: Listener, plan: ListenerPlan) {
     let door = &shard.door;
     while !door.closing.get() {
-        // As Kafka: at the limit of all, nobody is accepted until somebody leaves.
-        while door.total.get() >= shard.config().settings.connections_max as usize
-            && !door.closing.get()
-        {
-            door.left.notified().await;
-        }
         match listener.accept().await {
-            Ok(socket) => admit(&shard, socket, &plan).await,
+            Ok(socket) => {
+                // As Kafka: at the limit of all, one waits here for somebody to leave, and those
+                // behind it with the kernel. Looked at after the accept: other listeners let in, too.
+                while door.total.get() >= shard.config().settings.connections_max as usize
+                    && !door.closing.get()
+                {
+                    door.left.notified().await;
+                }
+                admit(&shard, socket, &plan).await;
+            }
             Err(error) => {
                 add(&shard.metrics.accepts_failed, 1);
                 shard.complaints.complain(|left_out| {

@@ -40,13 +40,29 @@ fn at_the_limit_of_all_one_waits_until_another_leaves() {
     let daemon = Daemon::dev(&dir, &["max.connections=2"]);
     let (mut first, mut second) = (daemon.connect(), daemon.connect());
     assert!(is_served(&mut first) && is_served(&mut second));
-    let mut third = daemon.connect(); // By the kernel: nobody accepts it yet.
+    let mut third = daemon.connect();
     third.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
     assert!(!is_served(&mut third));
     drop(first);
     third.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
     let mut prefix = [0; 4];
     std::io::Read::read_exact(&mut third, &mut prefix).expect("answered once there is room");
+}
+
+/// Kafka's ConnectionQuotas: `max.connections` is of the broker, not of each listener.
+#[test]
+fn the_limit_of_all_counts_every_listener() {
+    let dir = fresh_dir("max-connections-of-all");
+    let daemon = Daemon::dev(&dir, &["max.connections=1"]);
+    let mut first = daemon.connect();
+    assert!(is_served(&mut first));
+    let mut tool = connect(daemon.controllers);
+    tool.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    assert!(!is_served(&mut tool));
+    drop(first);
+    tool.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    let mut prefix = [0; 4];
+    std::io::Read::read_exact(&mut tool, &mut prefix).expect("answered once there is room");
 }
 
 #[test]

@@ -9,8 +9,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use common::{on_one_shard, on_shards, pattern, poll_once};
 use flowstone_runtime::{
-    Buffer, Connection, Detached, Listener, connect, deadline, mailbox, now, random_u64, sleep,
-    spawn, yield_now,
+    Buffer, Connection, Detached, Listener, SocketOptions, connect, deadline, mailbox, now,
+    random_u64, sleep, spawn, yield_now,
 };
 
 async fn listener() -> Listener {
@@ -83,6 +83,30 @@ fn a_large_message_of_many_parts_passes_a_small_window() {
         spawn(async move { client.send(parts).await.unwrap() });
         sleep(Duration::from_millis(5)).await; // Let it run into a full window.
         assert!(receive(&server, len).await == want);
+    });
+}
+
+/// `socket.send.buffer.bytes`: what is asked for holds for the connections that are accepted.
+#[test]
+fn a_send_buffer_is_as_small_as_asked_for() {
+    on_one_shard(|| async {
+        for (send_buffer_bytes, fits) in [(None, true), (Some(16 << 10), false)] {
+            let options = SocketOptions { send_buffer_bytes, ..SocketOptions::default() };
+            let listener = Listener::bind_with("127.0.0.1:0".parse().unwrap(), options).await;
+            let listener = listener.unwrap();
+            let client = connect(listener.local_addr()).await.unwrap();
+            let server = listener.accept().await.unwrap();
+            let (tell, mut sent) = mailbox(1);
+            spawn(async move {
+                let result = server.send(vec![Bytes::from(pattern(1, 1 << 20))]).await;
+                tell.send(result.is_ok()).unwrap();
+            });
+            // Nobody reads: what is sent now lies in the two sockets.
+            let patience = Duration::from_millis(if fits { 5_000 } else { 100 });
+            let whole = deadline(now().after(patience), sent.recv()).await;
+            assert_eq!(whole.is_some(), fits, "{send_buffer_bytes:?}");
+            drop(client);
+        }
     });
 }
 
