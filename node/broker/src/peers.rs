@@ -14,6 +14,8 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::marker::PhantomData;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 /// A piece of work that runs on the shard it is sent to.
@@ -29,14 +31,16 @@ const FULL_MAILBOX_PAUSE: Duration = Duration::from_millis(1);
 /// The way to every shard of this node, and the answers this one waits for.
 pub struct Peers {
     mailers: Vec<Mailer<Job>>,
+    /// Which shards' stores had no room when they were last looked at; one list for all shards.
+    full: Arc<[AtomicBool]>,
     answers: RefCell<HashMap<u64, local::Sender<Box<dyn Any + Send>>>>,
     next_answer: Cell<u64>,
 }
 
 impl Peers {
-    /// `mailers[i]` leads to shard `i`.
-    pub fn new(mailers: Vec<Mailer<Job>>) -> Self {
-        Self { mailers, answers: RefCell::default(), next_answer: Cell::new(0) }
+    /// `mailers[i]` leads to shard `i`, and `full[i]` tells of its store.
+    pub fn new(mailers: Vec<Mailer<Job>>, full: Arc<[AtomicBool]>) -> Self {
+        Self { mailers, full, answers: RefCell::default(), next_answer: Cell::new(0) }
     }
 
     /// Jobs that wait for each shard.
@@ -75,6 +79,33 @@ impl<T: 'static> Answer<T> {
 }
 
 impl Shard {
+    /// Says to the others whether there is room in this shard's store: after each append.
+    pub fn tell_room(&self) {
+        let full = &self.peers.full[self.index];
+        // Written where it changes only: all shards read it.
+        if full.load(Relaxed) == self.store.has_room() {
+            full.store(!self.store.has_room(), Relaxed);
+        }
+    }
+
+    /// Returns once shard `owner` has room for another request's batches. Costs a hop only where it
+    /// had none. What waits here holds nothing of that shard, whose disk makes room by itself.
+    pub async fn room_at(self: &Rc<Self>, owner: usize) {
+        if owner == self.index {
+            return self.store.room().await;
+        }
+        while self.peers.full[owner].load(Relaxed) {
+            let wait = |owner: &Rc<Self>| {
+                let owner = Rc::clone(owner);
+                async move {
+                    owner.store.room().await;
+                    owner.tell_room();
+                }
+            };
+            self.post(owner, wait).await.get().await;
+        }
+    }
+
     /// Sends `work` to shard `to` and returns once it is in its mailbox: two posts to one shard
     /// arrive in order, and the part of `work` before its future runs in that order too.
     pub async fn post<T, F, W>(&self, to: usize, work: W) -> Answer<T>

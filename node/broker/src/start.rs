@@ -20,6 +20,7 @@ use futures_lite::future::poll_once;
 use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tracing::{error, info};
@@ -49,6 +50,8 @@ pub struct Boot {
     memory: MemoryPlan,
     served: Served,
     mailers: Vec<Mailer<Job>>,
+    /// Which shards' stores have no room.
+    full: Arc<[AtomicBool]>,
     /// Each shard takes its own, once.
     mailboxes: Mutex<Vec<Option<ShardMail>>>,
     starts: Vec<Mailer<Option<Arc<Node>>>>,
@@ -79,6 +82,7 @@ impl Boot {
             memory,
             served,
             mailers,
+            full: (0..shards).map(|_| AtomicBool::new(false)).collect(),
             mailboxes,
             starts,
             failure: Mutex::new(None),
@@ -121,7 +125,8 @@ impl Boot {
             producer_expiration_ms: i64::from(self.config.settings.producer_id_expiration_ms),
             ..StoreConfig::new(node.dirs.clone())
         });
-        Shard::new(index, node, Peers::new(self.mailers.clone()), store)
+        let peers = Peers::new(self.mailers.clone(), Arc::clone(&self.full));
+        Shard::new(index, node, peers, store)
     }
 
     /// Shard 0: starts the node, serves, and stops it.
@@ -166,6 +171,7 @@ impl Boot {
     ) -> anyhow::Result<()> {
         Controller::start(shard).await.context("cannot start from the metadata log")?;
         run_tasks(shard);
+        spawn(keep_metadata(Rc::clone(shard)));
         for (listener, plan) in listeners.into_iter().zip(&shard.node.listeners) {
             spawn(listener::accept(Rc::clone(shard), listener, plan.clone()));
         }
@@ -197,11 +203,17 @@ fn run_tasks(shard: &Rc<Shard>) {
                     connection.close_if_idle(since);
                 }
             });
-            if let Some(controller) = shard.controller.get() {
-                controller.tick(&shard).await;
-            }
         }
     });
+}
+
+/// The controller's housekeeping, apart from its shard's: it takes its turn, and a decision that
+/// waits for space holds the turn until the shard's retention has made some.
+async fn keep_metadata(shard: Rc<Shard>) {
+    while shard.life.stage() < Stage::Stopping {
+        sleep(TICK).await;
+        shard.controller().tick(&shard).await;
+    }
 }
 
 /// How a listener is told of in lines for people.

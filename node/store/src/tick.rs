@@ -144,13 +144,20 @@ impl Inner {
                         state.seal(sealed);
                     }
                     self.queue();
+                    // Not stored yet, for want of space: those before it can go all the same, and
+                    // the next tick, which tries it again, must not wait for us.
+                    let unstored =
+                        || self.shard.unstored.borrow().iter().any(|log| Rc::ptr_eq(log, self));
                     self.quiet(|state| {
-                        state.sealing.is_empty() || !matches!(state.health, Health::Online)
+                        let online = matches!(state.health, Health::Online);
+                        state.sealing.is_empty() || !online || unstored()
                     })
                     .await;
                 }
                 Expired::Oldest(count) => {
-                    self.make_active().await?;
+                    if count == self.state.borrow().core.sealed().len() {
+                        self.make_active().await?;
+                    }
                     let mut state = self.state.borrow_mut();
                     // A segment that is being stored is not taken from under its task (KAFKA-19571).
                     let first_sealing = state.sealing.keys().next().copied();

@@ -232,6 +232,22 @@ impl fmt::Display for RecordError {
     }
 }
 
+/// About how many bytes [`check`] would have to compress anew, for who must not be held up by it: 0
+/// where the codec stays. A compressed batch is taken for [`COMPRESSED_RATIO`] times its size.
+pub fn conversion_bytes(records: &[u8], rules: &Rules) -> usize {
+    let Ok(header) = BatchHeader::parse(records) else { return 0 };
+    match (header.attributes.codec(), rules.compression) {
+        (Ok(codec), Compression::Fixed { codec: target, .. }) if codec != target => {
+            let ratio = if codec == Codec::None { 1 } else { COMPRESSED_RATIO };
+            records.len().saturating_mul(ratio)
+        }
+        _ => 0,
+    }
+}
+
+/// JSON lines compress to a tenth, and who guesses too much only pays for a change of threads.
+const COMPRESSED_RATIO: usize = 10;
+
 /// Checks what a producer sent for one partition against `rules`, at time `now`.
 pub fn check(records: Bytes, rules: &Rules, now: Timestamp) -> Result<Checked, Rejected> {
     let header = BatchHeader::parse(&records)?;

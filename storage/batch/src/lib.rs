@@ -14,7 +14,7 @@ mod varint;
 pub use builder::BatchBuilder;
 pub use check::{
     Checked, Compression, Invalid, Origin, RECORD_ERRORS_MAX, RecordError, RecordFault, Rejected,
-    Rules, check,
+    Rules, check, conversion_bytes,
 };
 pub use compress::Limits;
 pub use control::{ControlType, EndTxnMarker};

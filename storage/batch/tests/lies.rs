@@ -9,7 +9,8 @@ use bytes::Bytes;
 use common::*;
 use flowstone_batch::{
     BatchBuilder, BatchError, Codec, Compression, ControlType, Invalid, Limits, Malformed, Origin,
-    RECORD_ERRORS_MAX, RecordFault, Rejected, Rules, TimestampType, check, crc_ok, records,
+    RECORD_ERRORS_MAX, RecordFault, Rejected, Rules, TimestampType, check, conversion_bytes,
+    crc_ok, records,
 };
 use flowstone_types::{Offset, ProducerId, Timestamp};
 
@@ -453,4 +454,24 @@ fn levels_are_the_codecs_own() {
     assert_eq!(size(Codec::Gzip, Some(-1)), size(Codec::Gzip, None), "Kafka's default");
     assert!(size(Codec::Zstd, Some(19)) < size(Codec::Zstd, Some(-50)));
     assert_eq!(size(Codec::Lz4, Some(17)), size(Codec::Lz4, None), "one LZ4 compressor here");
+}
+
+/// What decides whether a batch is checked beside the shard: nothing of one that keeps its codec.
+#[test]
+fn only_a_change_of_codec_is_a_conversion() {
+    let size = |sent, target: Option<Codec>| {
+        let mut batch = BatchBuilder::new(Offset::ZERO).compressed(sent, None);
+        batch.push(NOW, None, Some(&[7; 5_000]), &[]);
+        let compression =
+            target.map_or(Compression::Producer, |codec| Compression::Fixed { codec, level: None });
+        let bytes = batch.build();
+        (conversion_bytes(&bytes, &Rules { compression, ..Rules::default() }), bytes.len())
+    };
+    assert_eq!(size(Codec::None, None).0, 0);
+    assert_eq!(size(Codec::Gzip, Some(Codec::Gzip)).0, 0);
+    let (conversion, sent) = size(Codec::None, Some(Codec::Gzip));
+    assert_eq!(conversion, sent);
+    let (conversion, sent) = size(Codec::Zstd, Some(Codec::None));
+    assert!(conversion > sent, "it grows");
+    assert_eq!(conversion_bytes(b"no batch", &Rules::default()), 0);
 }

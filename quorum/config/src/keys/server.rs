@@ -185,7 +185,7 @@ other_keys! {
         "compression.gzip.level" Int = "-1", GZIP_LEVEL, ClusterWide,
             "Level of gzip compression; -1 is its default.";
         "compression.lz4.level" Int = "9", between(1, 17), ClusterWide,
-            "Level of lz4 compression.";
+            "Level of lz4 compression, for Kafka's sake: our compressor has one level only, a fast one.";
         "compression.zstd.level" Int = "3", between(-131_072, 22), ClusterWide,
             "Level of zstd compression.";
         "log.cleaner.min.cleanable.ratio" Double = "0.5", real(0.0, 1.0), ClusterWide,

@@ -21,7 +21,7 @@ typed_keys! {
         "Level of gzip compression; -1 is its default.";
     "compression.lz4.level" compression_lz4_level: i32 =
         "9", between(1, 17), ClusterWide by ["compression.lz4.level"],
-        "Level of lz4 compression.";
+        "Level of lz4 compression, for Kafka's sake: our compressor has one level only, a fast one.";
     "compression.zstd.level" compression_zstd_level: i32 =
         "3", between(-131_072, 22), ClusterWide by ["compression.zstd.level"],
         "Level of zstd compression.";

@@ -52,7 +52,7 @@ pub fn play(world: &World) -> Stats {
     let other = world.machine("client");
     world.run(async move {
         let all = control.clone();
-        let boot = move || start(&all, machine, shards);
+        let boot = move || start(&all, machine, shards, MEMORY_BYTES);
         boot();
         workload.create_topic().await;
         for (machine, client) in clients {
@@ -75,11 +75,12 @@ pub fn play(world: &World) -> Stats {
     })
 }
 
-/// Starts the daemon; where it cannot start, its process ends.
-fn start(control: &Control, machine: MachineId, shards: usize) {
+/// Starts the daemon, with so much memory for caches and requests; where it cannot start, its
+/// process ends.
+pub fn start(control: &Control, machine: MachineId, shards: usize, memory_bytes: u64) {
     let set = [("offsets.topic.num.partitions".to_owned(), "3".to_owned())];
     let loaded = Config::dev("/data", PORT, &set).unwrap_or_else(|problems| panic!("{problems:?}"));
-    let boot = Boot::new(loaded.config, shards, MEMORY_BYTES, Served::Dev);
+    let boot = Boot::new(loaded.config, shards, memory_bytes, Served::Dev);
     let (control, kept) = (control.clone(), Rc::new(boot));
     control.clone().boot(machine, shards, move |shard| {
         let (boot, control) = (Arc::clone(&kept), control.clone());
