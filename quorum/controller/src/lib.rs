@@ -10,15 +10,19 @@
 
 extern crate alloc;
 
+mod acls;
 mod brokers;
 mod client_quotas;
 mod configs;
+mod delegation_tokens;
 mod error;
 mod ids;
 mod partitions;
 mod placement;
+mod scram;
 mod topics;
 
+pub use acls::{AclFilter, DeletedAcls, create_acls, delete_acls, describe_acls};
 pub use brokers::{
     BrokerRegistration, ControllerRegistration, activate, register_broker, register_controller,
     unfence_broker,
@@ -28,10 +32,19 @@ pub use client_quotas::{
     client_quota, describe_client_quotas,
 };
 pub use configs::{ConfigChange, ConfigOp, NewConfigs, alter_configs, replace_configs};
+pub use delegation_tokens::{
+    NewToken, TOKENS_SWEPT_MAX, TokenLifetimes, create_delegation_token,
+    describe_delegation_tokens, expire_delegation_token, renew_delegation_token,
+    sweep_delegation_tokens,
+};
 pub use error::{ApiError, ErrorKind};
 pub use ids::{PRODUCER_ID_BLOCK_LEN, allocate_producer_ids};
 pub use partitions::{NewPartitions, create_partitions};
 pub use placement::{UsableBroker, place};
+pub use scram::{
+    DescribedScram, SCRAM_ITERATIONS, ScramDeletion, ScramMechanism, ScramUpsertion,
+    alter_user_scram_credentials, describe_user_scram_credentials,
+};
 pub use topics::{
     CreatedTopic, DeletedTopic, INTERNAL_TOPICS, NewTopic, TopicChoice, TopicDefaults,
     create_topics, delete_topics,

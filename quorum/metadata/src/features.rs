@@ -50,7 +50,9 @@ impl MetadataVersion {
     /// Level of a cluster that is formatted today.
     pub const LATEST: Self = Self(30);
     const V3_4_IV0: Self = Self(8);
+    const V3_5_IV2: Self = Self(11);
     const V3_6_IV1: Self = Self(13);
+    const V3_6_IV2: Self = Self(14);
     const V3_7_IV0: Self = Self(15);
     const V3_7_IV2: Self = Self(17);
     const V4_0_IV0: Self = Self(22);
@@ -86,6 +88,16 @@ impl MetadataVersion {
     /// Whether controllers register themselves.
     pub fn has_controller_registration(self) -> bool {
         self >= Self::V3_7_IV0
+    }
+
+    /// Whether SCRAM credentials are in the log (KIP-900).
+    pub fn has_scram(self) -> bool {
+        self >= Self::V3_5_IV2
+    }
+
+    /// Whether delegation tokens are in the log (KAFKA-15219).
+    pub fn has_delegation_tokens(self) -> bool {
+        self >= Self::V3_6_IV2
     }
 
     /// Whether records may come in transactions (KIP-868).

@@ -11,6 +11,7 @@
 
 extern crate alloc;
 
+mod acls;
 mod delta;
 pub mod features;
 pub mod format;
@@ -24,6 +25,7 @@ mod snapshot;
 pub mod snapshot_file;
 mod topics;
 
+pub use acls::{AclOperation, AclPattern, AclPermission, AclResource};
 pub use delta::Delta;
 pub use features::MetadataVersion;
 pub use image::{ConfigResource, Image, QuotaEntity, ResourceKind};

@@ -1,8 +1,11 @@
 //! The controller's rules, each in a short test that names where it comes from.
 
+mod acls;
 mod brokers;
 mod client_quotas;
 mod common;
 mod configs;
+mod delegation_tokens;
 mod node;
+mod scram;
 mod topics;
