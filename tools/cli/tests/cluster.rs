@@ -1,29 +1,77 @@
 //! The commands against a real broker, Flowstone or Apache Kafka: the one that FLOWSTONE_TEST_BOOTSTRAP
-//! names. Without it, each test says that it is skipped. Topics and groups have names of their own and
-//! are deleted.
+//! names, or else a daemon of each test's own, where one is built beside the tool (as by `cargo test
+//! --workspace`). Where there is neither, each test says that it is skipped. Topics and groups have
+//! names of their own and are deleted.
 
-use std::io::Write;
-use std::process::{Command, Output, Stdio};
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 
-/// The broker to test against, or the reason why there is none.
+/// The broker to test against; `None` once it was said why there is none.
 fn broker(test: &str) -> Option<Flowstone> {
     if let Ok(bootstrap) = std::env::var("FLOWSTONE_TEST_BOOTSTRAP") {
-        return Some(Flowstone { bootstrap });
+        return Some(Flowstone { bootstrap, own: None });
+    }
+    let daemon = Path::new(env!("CARGO_BIN_EXE_flowstone")).with_file_name("flowstoned");
+    if daemon.exists() {
+        return Some(Flowstone::start(&daemon, test));
     }
     // Past the capture of a passing test's output, so that nobody takes it for one that ran.
-    let line = format!("\nSKIPPED: {test}: FLOWSTONE_TEST_BOOTSTRAP names no broker\n");
+    let line = format!(
+        "\nSKIPPED: {test}: no flowstoned beside the tool, and FLOWSTONE_TEST_BOOTSTRAP names no broker\n"
+    );
     std::io::stderr().write_all(line.as_bytes()).expect("standard error takes it");
     None
 }
 
 struct Flowstone {
     bootstrap: String,
+    own: Option<Child>,
+}
+
+impl Drop for Flowstone {
+    fn drop(&mut self) {
+        if let Some(mut daemon) = self.own.take() {
+            let _ = daemon.kill();
+            let _ = daemon.wait();
+        }
+    }
 }
 
 impl Flowstone {
+    /// `flowstoned dev` in a fresh folder, once it is ready.
+    fn start(daemon: &Path, test: &str) -> Self {
+        let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("cluster-{test}"));
+        let _ = std::fs::remove_dir_all(&dir);
+        let set = ["--set", "flowstone.metrics.listener=", "--set", "flowstone.shards=1"];
+        let mut child = Command::new(daemon)
+            .args(["dev", "--port", "0", "--data"])
+            .arg(&dir)
+            .args(set)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the daemon starts");
+        let mut lines = BufReader::new(child.stderr.take().expect("it is piped")).lines();
+        let ready = loop {
+            let line = lines.next().expect("the daemon gets ready").expect("text");
+            let line = serde_json::from_str::<Value>(&line).unwrap_or_default();
+            if line["message"] == "ready" {
+                break line;
+            }
+        };
+        thread::spawn(move || lines.for_each(drop)); // Or its log would fill the pipe.
+        let listeners = ready["listeners"].as_str().expect("a list");
+        let clients = listeners.split(',').find_map(|one| one.strip_prefix("PLAINTEXT://"));
+        let bootstrap = clients.expect("a listener for clients").to_owned();
+        Self { bootstrap, own: Some(child) }
+    }
+
     fn output(&self, args: &str, input: &str) -> Output {
         let mut child = Command::new(env!("CARGO_BIN_EXE_flowstone"))
             .args(["-b", &self.bootstrap])
