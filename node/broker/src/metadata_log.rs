@@ -65,9 +65,9 @@ impl MetadataLog {
             config: Arc::new(log_config()),
             leader_epoch: epoch,
         };
-        let waits = Waits::new(epoch);
+        let waits = Waits::new(node.id);
         let log = store.open(spec, waits.clone()).await?;
-        let partition = Partition::new(PARTITION, CLUSTER_METADATA.into(), log, waits);
+        let partition = Partition::new(PARTITION, CLUSTER_METADATA.into(), log, waits, epoch);
         let found = replay(&dir, &partition, state).await?;
         let me = ReplicaKey { id: node.id, directory: node.metadata_dir.directory_id() };
         let mut effects = Vec::new();
@@ -170,7 +170,9 @@ impl MetadataLog {
         let header = BatchHeader::parse(&batch).expect("we built it");
         let checked = Checked { bytes: batch, header, log_append_time: None, converted: false };
         let appended = self.partition.log.append(checked, Origin::Coordinator, epoch, now)?;
-        Ok(appended.last_offset.plus(1))
+        let end = appended.last_offset.plus(1);
+        self.partition.appended(end);
+        Ok(end)
     }
 
     /// Waits until everything below `end` is committed; false if it never will be. A full disk is

@@ -1,14 +1,18 @@
 //! One partition on the shard that owns it: its log, who leads it, and who waits.
 //!
-//! The thin shell of `flowstone_partition::Leader`: the store says what became durable, the leader
-//! decides whom that concerns, and this file tells them.
+//! The thin shell of `flowstone_partition::Replica`: the store says what became durable, the replica
+//! decides whom that concerns, and this file tells them. This broker is the only replica of each of
+//! its partitions.
 
 use crate::refusal::Refusal;
 use flowstone_batch::{Checked, Origin};
-use flowstone_partition::{Leader, Moved, WaitKey};
-use flowstone_runtime::{local, wall_clock};
-use flowstone_store::{AppendError, Appended, Log, StorageError, Watcher};
-use flowstone_types::{LeaderEpoch, Offset, PartitionId};
+use flowstone_partition::{
+    Acks, Effect, EpochCache, EpochEnd, LogEnds, Metadata, NotCommitted, On, Replica, Rules,
+    WaitKey,
+};
+use flowstone_runtime::{local, now, wall_clock};
+use flowstone_store::{AppendError, Appended, Log, LogState, StorageError, Watcher};
+use flowstone_types::{Instant, LeaderEpoch, NodeId, Offset, PartitionId};
 use flowstone_wire::ErrorCode;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -111,65 +115,139 @@ pub struct Partition {
     waits: Rc<Waits>,
 }
 
-/// What the store's committer reaches: the leader's state, apart from the log itself.
-pub struct Waits(RefCell<Leader<local::Sender<Result<(), Uncommitted>>, Wake>>);
+type Ack = local::Sender<Result<(), Uncommitted>>;
+
+/// What the store's committer reaches: the replica, apart from the log itself.
+pub struct Waits {
+    me: NodeId,
+    replica: RefCell<Replica<Ack, Wake>>,
+    /// Between two inputs empty; kept for its room.
+    effects: RefCell<Vec<Effect<Ack, Wake>>>,
+}
 
 impl Waits {
-    /// Before the log is open: nothing is durable yet, as far as anybody knows.
-    pub fn new(epoch: LeaderEpoch) -> Rc<Self> {
-        Rc::new(Self(RefCell::new(Leader::new(epoch, Offset::ZERO))))
+    /// Before the log is open.
+    pub fn new(me: NodeId) -> Rc<Self> {
+        let replica = RefCell::new(Replica::new(me, Rules::default()));
+        Rc::new(Self { me, replica, effects: RefCell::default() })
+    }
+
+    /// One input, and what comes of it. Who is told may come back with the next input.
+    fn tell<T>(
+        &self,
+        input: impl FnOnce(&mut Replica<Ack, Wake>, &mut Vec<Effect<Ack, Wake>>) -> T,
+    ) -> T {
+        let mut effects = self.effects.take();
+        let answer = input(&mut self.replica.borrow_mut(), &mut effects);
+        for effect in effects.drain(..) {
+            match effect {
+                // Who is gone need not hear: the append is done all the same.
+                Effect::Acknowledge { ack, outcome } => {
+                    let _ = ack.send(outcome.map_err(Uncommitted::from));
+                }
+                Effect::Wake(wake) => wake(),
+                // The replica is asked for it; the store began the epoch when it opened the log.
+                Effect::HighWatermark(_) | Effect::BeginEpoch(_) => {}
+                Effect::AlterPartition(_)
+                | Effect::RaiseLogStart(_)
+                | Effect::Fetch
+                | Effect::Append { .. }
+                | Effect::Truncate(_)
+                | Effect::StartAt { .. }
+                | Effect::AskLeaderRange(_) => panic!("the only replica has nobody to talk to"),
+            }
+        }
+        self.effects.replace(effects);
+        answer
+    }
+
+    fn lead(&self, epoch: LeaderEpoch, log: &Log) {
+        let all = [self.me];
+        let told = Metadata {
+            leader: Some(self.me),
+            leader_epoch: epoch,
+            partition_epoch: epoch.0, // Nothing else of such a partition ever changes.
+            replicas: &all,
+            isr: &all,
+            recovering: false,
+        };
+        self.tell(|replica, effects| {
+            replica.apply(&told, &|_| None, &EpochsOf(log), now(), effects);
+        });
     }
 }
 
-/// Tells those whom a move concerns. Who is gone need not hear: the append is done all the same.
-fn tell(moved: Moved<local::Sender<Result<(), Uncommitted>>, Wake>, fate: Result<(), Uncommitted>) {
-    for ack in moved.acks {
-        let _ = ack.send(fate);
+/// The epochs of a log, as the replica asks for them.
+struct EpochsOf<'a>(&'a Log);
+
+impl EpochCache for EpochsOf<'_> {
+    fn end_of(&self, epoch: LeaderEpoch) -> Option<EpochEnd> {
+        let (epoch, end) = self.0.epoch_end_offset(epoch);
+        (epoch.0 >= 0 && end.0 >= 0).then_some(EpochEnd { epoch, end })
     }
-    for wake in moved.wakes {
-        wake();
+
+    fn latest(&self) -> Option<LeaderEpoch> {
+        self.0.latest_epoch()
+    }
+}
+
+impl From<NotCommitted> for Uncommitted {
+    fn from(why: NotCommitted) -> Self {
+        match why {
+            NotCommitted::Stalled => Self::Stalled,
+            NotCommitted::NotEnoughReplicasAfterAppend
+            | NotCommitted::TimedOut
+            | NotCommitted::NotLeader
+            | NotCommitted::Offline => Self::Lost,
+        }
     }
 }
 
 impl Watcher for Waits {
     fn durable(&self, end: Offset) {
-        let moved = self.0.borrow_mut().durable(end);
-        tell(moved, Ok(()));
+        self.tell(|replica, effects| replica.durable(end, effects));
     }
 
     fn stalled(&self, _error: &StorageError) {
         // The disk is full: what waits may be written later. Its producers are told to try again,
         // and a retry of an idempotent one is recognised.
-        let moved = self.0.borrow_mut().give_up();
-        tell(moved, Err(Uncommitted::Stalled));
+        self.tell(Replica::stalled);
     }
 
     fn failed(&self, _error: &StorageError) {
-        let moved = self.0.borrow_mut().give_up();
-        tell(moved, Err(Uncommitted::Lost));
+        self.tell(Replica::failed);
     }
 }
 
 impl Partition {
-    /// A partition whose log is open; `waits` is the watcher it was opened with.
-    pub fn new(id: PartitionId, topic: Arc<str>, log: Log, waits: Rc<Waits>) -> Self {
-        waits.durable(log.durable_end());
+    /// A partition whose log is open, led in `epoch`; `waits` is the watcher it was opened with.
+    pub fn new(
+        id: PartitionId,
+        topic: Arc<str>,
+        log: Log,
+        waits: Rc<Waits>,
+        epoch: LeaderEpoch,
+    ) -> Self {
+        let durable = log.durable_end();
+        let ends = LogEnds { start: log.log_start(), end: log.log_end(), durable };
+        waits.tell(|replica, _| replica.opened(ends, durable));
+        waits.lead(epoch, &log);
         Self { id, topic, log, traffic: Traffic::default(), waits }
     }
 
     /// The epoch of this leadership.
     pub fn leader_epoch(&self) -> LeaderEpoch {
-        self.waits.0.borrow().epoch()
+        self.waits.replica.borrow().leader_epoch()
     }
 
     /// A new leadership of this broker begins.
     pub fn begin_epoch(&self, epoch: LeaderEpoch) {
-        self.waits.0.borrow_mut().begin_epoch(epoch);
+        self.waits.lead(epoch, &self.log);
     }
 
     /// Consumers may read below this.
     pub fn high_watermark(&self) -> Offset {
-        self.waits.0.borrow().high_watermark()
+        self.waits.replica.borrow().high_watermark()
     }
 
     /// Appends a batch under this leadership; it is committed later.
@@ -177,9 +255,18 @@ impl Partition {
         let traffic = &self.traffic;
         let (bytes, count) = (batch.bytes.len() as u64, batch.header.count);
         add(&traffic.produce_requests, 1);
-        match self.log.append(batch, origin, self.leader_epoch(), wall_clock()) {
+        let may_append = self.waits.replica.borrow().may_append(None);
+        let appended = match may_append {
+            Ok(epoch) => self.log.append(batch, origin, epoch, wall_clock()),
+            Err(_) => Err(match self.log.state() {
+                LogState::Failed(error) => AppendError::Offline(error),
+                LogState::Online | LogState::Full | LogState::Closed => AppendError::Closed,
+            }),
+        };
+        match appended {
             Ok(appended) => {
                 if !appended.duplicate {
+                    self.appended(appended.last_offset.plus(1));
                     add(&traffic.bytes_in, bytes);
                     add(&traffic.messages_in, u64::try_from(count).unwrap_or(0));
                 }
@@ -190,6 +277,11 @@ impl Partition {
                 Err(error)
             }
         }
+    }
+
+    /// The log ends here after an append under this leadership.
+    pub fn appended(&self, end: Offset) {
+        self.waits.tell(|replica, effects| replica.appended(replica.leader_epoch(), end, effects));
     }
 
     /// Whether a client that believes in leader epoch `known` may go on; -1 asks for nothing
@@ -204,29 +296,31 @@ impl Partition {
         }
     }
 
-    /// Resolves once everything below `end` is committed.
+    /// Resolves once everything below `end` is committed, or never will be.
     pub fn committed(&self, end: Offset) -> Committed {
         let (ack, committed) = local::oneshot();
-        if let Some(ready) = self.waits.0.borrow_mut().await_commit(end, ack) {
-            let _ = ready.send(Ok(())); // Its receiver is the one made above.
+        let mut replica = self.waits.replica.borrow_mut();
+        if let Some((ack, outcome)) = replica.await_acks(Acks::All, end, Instant::NEVER, ack) {
+            let _ = ack.send(outcome.map_err(Uncommitted::from)); // Its receiver is made above.
         }
         committed
     }
 
     /// Calls `wake` at the next move of the high watermark, or when the partition fails or goes.
-    pub fn await_data(&self, wake: Wake) -> WaitKey {
-        self.waits.0.borrow_mut().await_data(wake)
+    /// `None` where it did: nothing will ever move again.
+    pub fn await_data(&self, wake: Wake) -> Option<WaitKey> {
+        let mut replica = self.waits.replica.borrow_mut();
+        replica.await_move(On::HighWatermark, Instant::NEVER, wake).ok()
     }
 
     /// The fetch that waited with `key` was answered.
     pub fn forget(&self, key: WaitKey) {
-        self.waits.0.borrow_mut().forget(key);
+        self.waits.replica.borrow_mut().forget(key);
     }
 
     /// The topic was deleted: nobody gets what they wait for.
     pub fn close(&self) {
-        let moved = self.waits.0.borrow_mut().give_up();
-        tell(moved, Err(Uncommitted::Lost));
+        self.waits.tell(Replica::close);
     }
 }
 

@@ -222,7 +222,7 @@ async fn look_here(
             Ok(partition) => {
                 if let Some(wake) = wake {
                     // Left before reading: a move while we read must not be missed.
-                    seen.waits.push((id, partition.await_data(wake())));
+                    seen.waits.extend(partition.await_data(wake()).map(|key| (id, key)));
                 }
                 look_into(&partition, &wanted, room).await
             }

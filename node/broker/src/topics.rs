@@ -83,11 +83,12 @@ impl Shard {
             config: Arc::clone(&settings.log),
             leader_epoch: epoch,
         };
-        let waits = Waits::new(epoch);
+        let waits = Waits::new(self.node.id);
         match self.store.open(spec, waits.clone()).await {
             Ok(log) => {
                 self.offline.borrow_mut().remove(&id);
-                let partition = Rc::new(Partition::new(id, Arc::clone(&topic.name), log, waits));
+                let partition =
+                    Rc::new(Partition::new(id, Arc::clone(&topic.name), log, waits, epoch));
                 self.add_partition(Rc::clone(&partition));
                 if &*topic.name == CONSUMER_OFFSETS {
                     self.coordinators.take_over(partition, settings, &self.config().settings);
