@@ -10,10 +10,15 @@
 
 extern crate alloc;
 
+pub mod code;
 pub mod control;
+pub mod io;
+pub mod messages;
 mod quorum_state;
+pub mod settings;
 pub mod snapshot;
 mod voter;
+pub mod voters;
 
 pub use quorum_state::{QuorumState, QuorumStateError};
 pub use snapshot::SnapshotId;
