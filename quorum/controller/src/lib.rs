@@ -17,6 +17,7 @@ mod configs;
 mod delegation_tokens;
 mod error;
 mod ids;
+mod mutations;
 mod partitions;
 mod placement;
 mod scram;
@@ -39,7 +40,8 @@ pub use delegation_tokens::{
 };
 pub use error::{ApiError, ErrorKind};
 pub use ids::{PRODUCER_ID_BLOCK_LEN, allocate_producer_ids};
-pub use partitions::{NewPartitions, create_partitions};
+pub use mutations::{Allowance, Enforcement, MutationQuota, MutationRate};
+pub use partitions::{NewPartitions, create_partitions, create_partitions_within};
 pub use placement::{UsableBroker, place};
 pub use scram::{
     DescribedScram, SCRAM_ITERATIONS, ScramDeletion, ScramMechanism, ScramUpsertion,
@@ -47,7 +49,7 @@ pub use scram::{
 };
 pub use topics::{
     CreatedTopic, DeletedTopic, INTERNAL_TOPICS, NewTopic, TopicChoice, TopicDefaults,
-    create_topics, delete_topics,
+    create_topics, create_topics_within, delete_topics, delete_topics_within,
 };
 
 use alloc::collections::BTreeSet;

@@ -1,6 +1,7 @@
 //! New partitions: where they go, and whether a client's own wish can be followed.
 
 use crate::error::{ApiError, ErrorKind};
+use crate::mutations::Allowance;
 use crate::placement::{UsableBroker, place};
 use crate::topics::named_twice;
 use crate::{Decision, Random, repeated};
@@ -36,11 +37,22 @@ pub fn create_partitions(
     validate_only: bool,
     random: &mut Random<'_>,
 ) -> Decision<Vec<(String, Result<(), ApiError>)>> {
+    create_partitions_within(image, topics, validate_only, random, &mut Allowance::unbounded())
+}
+
+/// The same under a quota (KIP-599), which every partition is charged to that could be added.
+pub fn create_partitions_within(
+    image: &Image,
+    topics: &[NewPartitions],
+    validate_only: bool,
+    random: &mut Random<'_>,
+    allowance: &mut Allowance<'_>,
+) -> Decision<Vec<(String, Result<(), ApiError>)>> {
     let mut records = Vec::new();
     let mut answers = Vec::with_capacity(topics.len());
     let twice = repeated(topics.iter().map(|topic| topic.name.as_str()));
     for topic in topics.iter().filter(|topic| !twice.contains(topic.name.as_str())) {
-        let added = add_partitions(image, topic, random, &mut records);
+        let added = add_partitions(image, topic, random, allowance, &mut records);
         answers.push((topic.name.clone(), added));
     }
     answers.extend(twice.into_iter().map(|name| (name.to_string(), Err(named_twice()))));
@@ -61,6 +73,7 @@ fn add_partitions(
     image: &Image,
     wish: &NewPartitions,
     random: &mut Random<'_>,
+    allowance: &mut Allowance<'_>,
     records: &mut Vec<MetadataRecord>,
 ) -> Result<(), ApiError> {
     let topic = image.topics.named(&wish.name).ok_or(ErrorKind::UnknownTopicOrPartition)?;
@@ -98,6 +111,7 @@ fn add_partitions(
             place_partitions(image, added, replication_factor, random)?
         }
     };
+    allowance.take(added)?;
     let version = image.metadata_version();
     records.extend((before..).zip(placed).map(|(index, placed)| {
         let partition = new_partition(image, placed);

@@ -4,6 +4,7 @@
 
 use crate::configs::check_topic_configs;
 use crate::error::{ApiError, ErrorKind};
+use crate::mutations::Allowance;
 use crate::partitions::{
     Placed, check_assignment, check_fits, check_room, new_partition, place_partitions,
 };
@@ -70,12 +71,26 @@ pub fn create_topics(
     config: &Config,
     random: &mut Random<'_>,
 ) -> Decision<Vec<(String, Result<CreatedTopic, ApiError>)>> {
+    let unbounded = &mut Allowance::unbounded();
+    create_topics_within(image, topics, defaults, validate_only, config, random, unbounded)
+}
+
+/// The same under a quota (KIP-599), which every topic is charged to that could be created.
+pub fn create_topics_within(
+    image: &Image,
+    topics: &[NewTopic],
+    defaults: TopicDefaults,
+    validate_only: bool,
+    config: &Config,
+    random: &mut Random<'_>,
+    allowance: &mut Allowance<'_>,
+) -> Decision<Vec<(String, Result<CreatedTopic, ApiError>)>> {
     let mut records = Vec::new();
     let mut answers = Vec::with_capacity(topics.len());
     // Of topics named twice, none is created; the name is answered once.
     let twice = repeated(topics.iter().map(|topic| topic.name.as_str()));
     for topic in topics.iter().filter(|topic| !twice.contains(topic.name.as_str())) {
-        let created = create_topic(image, topic, defaults, config, random, &mut records);
+        let created = create_topic(image, topic, defaults, config, random, allowance, &mut records);
         answers.push((topic.name.clone(), created));
     }
     answers.extend(twice.into_iter().map(|name| (name.to_string(), Err(named_twice()))));
@@ -107,6 +122,7 @@ fn create_topic(
     defaults: TopicDefaults,
     config: &Config,
     random: &mut Random<'_>,
+    allowance: &mut Allowance<'_>,
     records: &mut Vec<MetadataRecord>,
 ) -> Result<CreatedTopic, ApiError> {
     check_name(image, &topic.name)?;
@@ -118,6 +134,7 @@ fn create_topic(
         check_room(records.len() + configs.len(), topic.assignments.len())?;
         assigned(image, topic)?
     };
+    allowance.take(placed.len())?;
     let id = random.id();
     let created = CreatedTopic {
         id,
@@ -266,6 +283,15 @@ pub struct DeletedTopic {
 
 /// Deletes topics; answers for each, in the request's order, those chosen twice last.
 pub fn delete_topics(image: &Image, choices: &[TopicChoice]) -> Decision<Vec<DeletedTopic>> {
+    delete_topics_within(image, choices, &mut Allowance::unbounded())
+}
+
+/// The same under a quota (KIP-599), which every partition is charged to that goes.
+pub fn delete_topics_within(
+    image: &Image,
+    choices: &[TopicChoice],
+    allowance: &mut Allowance<'_>,
+) -> Decision<Vec<DeletedTopic>> {
     let mut records: Vec<MetadataRecord> = Vec::new();
     let mut deleted = BTreeSet::new();
     let mut answers = Vec::with_capacity(choices.len());
@@ -275,10 +301,13 @@ pub fn delete_topics(image: &Image, choices: &[TopicChoice]) -> Decision<Vec<Del
         let (name, id, result) = match choose(image, choice) {
             Err(error) => (name.clone(), *id, Err(error)),
             Ok((name, id)) if deleted.insert(id) => {
-                records.push(
-                    RemoveTopicRecord { topic_id: id, ..RemoveTopicRecord::default() }.into(),
-                );
-                (Some(name), id, check_fits(records.len()))
+                let topic = image.topics.with_id(id).expect("a chosen topic is there");
+                let result = allowance.take(topic.partition_count()).and_then(|()| {
+                    let record = RemoveTopicRecord { topic_id: id, ..Default::default() };
+                    records.push(record.into());
+                    check_fits(records.len())
+                });
+                (Some(name), id, result)
             }
             Ok((name, id)) => {
                 let message = "The provided topic name maps to an ID that was already supplied.";
