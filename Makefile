@@ -8,7 +8,7 @@ SETUP := tools/clients/setup.sh
 STEPS := python3 tools/clients/steps.py
 PYTEST := $(BUILD)/clients/venv/bin/pytest -c tools/clients/pytest.ini
 
-.PHONY: help build demo test clients kill idle audit cargo
+.PHONY: help build demo test clients kill idle bench audit cargo
 .DEFAULT_GOAL := help
 
 help: ## Says what there is to make.
@@ -39,6 +39,12 @@ kill: build ## 200 cycles of SIGKILL under load: nothing acknowledged may be los
 
 idle: build ## What the daemon costs when nobody asks anything: time to the first answer, memory, CPU.
 	@python3 tools/demo/idle.py
+
+bench: cargo ## Flowstone beside Apache Kafka: CPU per GB and request, throughput, latency. ROWS=, BROKERS=, ROUNDS= choose (see benches/README.md).
+	@$(SETUP) base jars
+	cargo build --release --locked -p flowstone-blast
+	$(if $(FLOWSTONED),,cargo build --release --locked -p flowstone-broker)
+	@python3 benches/compare
 
 audit: cargo ## Licences, sources and bans of all dependencies, and known vulnerabilities where their database can be reached.
 	@$(SETUP) base deny

@@ -1,0 +1,136 @@
+"""`make bench`: Flowstone beside Apache Kafka on this machine, row by row. `--help` says the rest."""
+
+import argparse
+import json
+import os
+import resource
+import sys
+import time
+
+import places  # First: it makes tools/clients/harness importable.
+import report
+from brokers import SIDES, new, remove
+from clients import ClientFailed, Feeder
+from machine import described
+from rows import ROWS
+
+SPOILED_MAX = 2  # Rounds of a row and side that are repeated because somebody else used the machine.
+
+
+class Bench:
+    """What all rows share: how long, how often, the feeder, and the terminal."""
+
+    def __init__(self, options):
+        self.is_quick = options.quick
+        self.rounds = options.rounds
+        self.seconds = 4 if options.quick else 8
+        self.spoiled_max = 0 if options.keep_spoiled else SPOILED_MAX
+        self.warm_windows_max = 6 if options.quick else 20
+        self.feeder = Feeder(options.feed_mib << 20)
+        self.began = time.monotonic()
+        self.title = ""
+
+    def sleep(self, seconds):
+        time.sleep(seconds)
+
+    def progress(self, text):
+        """What is done now, on one line that the next overwrites; nothing where nobody looks."""
+        if sys.stderr.isatty():
+            print(f"\r\x1b[K{self.clock()} {self.title}: {text}", end="", file=sys.stderr, flush=True)
+
+    def say(self, text):
+        if sys.stderr.isatty():
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+        print(f"{self.clock()} {text}", flush=True)
+
+    def clock(self):
+        seconds = int(time.monotonic() - self.began)
+        return f"[{seconds // 60:02}:{seconds % 60:02}]"
+
+
+def one(bench, row, side, broker, results):
+    """One round of a row on one side; repeated where it was spoiled."""
+    for attempt in range(bench.spoiled_max + 1):
+        bench.title = f"{row.name}, {side.title}, round {results.rounds_of(row, side) + 1} of {bench.rounds}"
+        bench.progress("begins")
+        topic = f"{row.name}-{results.next_topic()}"
+        sample = row.run(bench, row, side, broker, topic)
+        sample["is_kept"] = not sample["is_spoiled"] or attempt == bench.spoiled_max
+        results.add(row, side, sample)
+        bench.say(f"{bench.title}: {report.short(row, sample)}")
+        if sample["is_kept"]:
+            return
+
+
+def steady_rows(bench, rows, sides, results):
+    """Rounds of all rows that share a broker's start: every kind of broker in turn, one at a time."""
+    kinds = []
+    for row in rows:
+        kinds += [SIDES[name].kind for name in row.sides if name in sides and SIDES[name].kind not in kinds]
+    for number in range(bench.rounds):
+        # Every other round the other way, so that a drift of the machine favours nobody.
+        for kind in kinds if number % 2 == 0 else reversed(kinds):
+            broker = new(kind)
+            try:
+                broker.start()
+                for row in rows:
+                    for name in row.sides:
+                        if name in sides and SIDES[name].kind == kind:
+                            try:
+                                one(bench, row, SIDES[name], broker, results)
+                            except (ClientFailed, OSError) as failure:
+                                results.failed(row, SIDES[name], failure)
+                                bench.say(f"{bench.title}: FAILED: {str(failure).strip()[-400:]}")
+            finally:
+                remove(broker)
+
+
+def options_of(arguments):
+    names = [row.name for row in ROWS]
+    parser = argparse.ArgumentParser(prog="make bench", description="Flowstone beside Apache Kafka. Rows: " + ", ".join(names))
+    parser.add_argument("--rows", default=os.environ.get("ROWS") or ",".join(names), help="some of them, by comma (ROWS=)")
+    parser.add_argument("--brokers", default=os.environ.get("BROKERS") or ",".join(SIDES), help="sides, by comma (BROKERS=): " + ", ".join(SIDES))
+    parser.add_argument("--rounds", type=int, default=int(os.environ.get("ROUNDS") or 0), help="rounds of every row (ROUNDS=)")
+    parser.add_argument("--quick", action="store_true", help="one short round")
+    parser.add_argument("--feed-mib", type=int, default=int(os.environ.get("FEED_MIB") or 1 << 20), help="most memory that is kept touched; 0: none (FEED_MIB=)")
+    keep = bool(os.environ.get("KEEP_SPOILED"))
+    parser.add_argument("--keep-spoiled", action="store_true", default=keep, help="repeat no round because others used the machine; they are marked (KEEP_SPOILED=1)")
+    options = parser.parse_args(arguments)
+    options.rounds = options.rounds or (1 if options.quick else 3)
+    options.rows = options.rows.split(",")
+    options.brokers = options.brokers.split(",")
+    for given, known in ((options.rows, names), (options.brokers, SIDES)):
+        for name in given:
+            if name not in known:
+                parser.error(f"{name!r} is none of {', '.join(known)}")
+    return options
+
+
+def main():
+    options = options_of(sys.argv[1:])
+    for needed in (places.BLAST, places.FLOWSTONED):
+        if not needed.exists():
+            sys.exit(f"{needed} is missing: run `make bench`, which builds it")
+    # Kafka opens three files a partition, so ten thousand of them need more than the usual limit.
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    folder = places.BENCH / time.strftime("%Y%m%d-%H%M%S")
+    folder.mkdir(parents=True, exist_ok=True)
+    bench = Bench(options)
+    results = report.Results(described(), options)
+    rows = [row for row in ROWS if row.name in options.rows]
+    bench.say(results.machine["line"])
+    try:
+        steady_rows(bench, rows, options.brokers, results)
+    except KeyboardInterrupt:
+        bench.say("interrupted: what there is so far follows")
+    finally:
+        bench.feeder.close()
+        (folder / "results.json").write_text(json.dumps(results.document(), indent=1))
+    print(report.table(results, rows), end="")
+    print(f"\nEvery sample: {folder}/results.json")
+    sys.exit(1 if results.failures else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,123 @@
+"""What a broker, its client and the whole machine spent between two moments, read from /proc.
+
+A broker's CPU time is that of its process with all threads, those that ended and io_uring's workers included. The whole machine's is told
+beside it, so that no work can hide in the kernel's own threads (Kafka's writeback runs there). What neither the broker, nor the clients, nor
+the kernel's threads used was used by somebody else, and a window with much of that is thrown away.
+"""
+
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+TICK = os.sysconf("SC_CLK_TCK")
+SECTOR = 512
+KTHREADD = 2
+FOREIGN_SHARE_MAX = 0.05  # Of one core; more by other processes spoils a window.
+
+
+def fields_of(pid):
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+
+
+def cpu_of(pid):
+    """User and system seconds of a process since it began, ended threads included."""
+    fields = fields_of(pid)
+    return (int(fields[11]) + int(fields[12])) / TICK
+
+
+def scheduled(pid):
+    """Nanosecond-exact seconds on a CPU of each living thread: for what uses too little to count in ticks."""
+    seconds = {}
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        try:
+            seconds[task.name] = int((task / "schedstat").read_text().split()[0]) / 1e9
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # The thread ended just now.
+    return seconds
+
+
+def resident(pid):
+    """Bytes resident now, and at the most so far."""
+    lines = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return int(lines["VmRSS"].split()[0]) * 1024, int(lines["VmHWM"].split()[0]) * 1024
+
+
+def box():
+    """Seconds all CPUs were busy since boot, and seconds that the host gave to others."""
+    user, nice, system, _idle, _wait, irq, softirq, steal = map(int, Path("/proc/stat").read_text().split(None, 9)[1:9])
+    return (user + nice + system + irq + softirq) / TICK, steal / TICK
+
+
+def kernel_threads():
+    total = 0
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = fields_of(entry.name)
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if int(fields[1]) == KTHREADD:
+                total += int(fields[11]) + int(fields[12])
+    return total / TICK
+
+
+def disk(folder):
+    """Bytes read and written and flushes of the block device that holds a folder, since boot."""
+    device = os.stat(folder).st_dev
+    for line in Path("/proc/diskstats").read_text().splitlines():
+        fields = line.split()
+        if (int(fields[0]), int(fields[1])) == (os.major(device), os.minor(device)):
+            flushes = int(fields[18]) if len(fields) > 18 else 0
+            return {"read": int(fields[5]) * SECTOR, "written": int(fields[9]) * SECTOR, "writes": int(fields[7]), "flushes": flushes}
+    return {"read": 0, "written": 0, "writes": 0, "flushes": 0}  # No block device of its own (overlay, network).
+
+
+@dataclass
+class Moment:
+    """All counters at one time."""
+
+    at: float
+    broker: float
+    threads: dict
+    clients: dict
+    own: float
+    kernel: float
+    busy: float
+    steal: float
+    disk: dict
+    load: float = field(default_factory=lambda: os.getloadavg()[0])
+
+
+def look(broker_pid, client_pids, folder):
+    """The counters now. Dear ones first, so that the clock and the CPU times are read close together."""
+    kernel, threads = kernel_threads(), scheduled(broker_pid)
+    clients = {pid: cpu_of(pid) for pid in client_pids}
+    busy, steal = box()
+    times = os.times()
+    return Moment(time.monotonic(), cpu_of(broker_pid), threads, clients, times.user + times.system, kernel, busy, steal, disk(folder))
+
+
+def between(before, after):
+    """What was spent from one moment to the next, in seconds and bytes; clients that ended meanwhile are given by `ended` seconds."""
+    seconds = after.at - before.at
+    broker = after.broker - before.broker
+    exact = sum(spent - before.threads.get(thread, 0) for thread, spent in after.threads.items())
+    client = sum(spent - before.clients.get(pid, 0) for pid, spent in after.clients.items())
+    kernel = after.kernel - before.kernel
+    busy = after.busy - before.busy
+    own = after.own - before.own
+    foreign = max(0.0, busy - broker - client - kernel - own)
+    return {
+        "seconds": seconds,
+        "broker_cpu": broker,
+        "broker_cpu_exact": exact,
+        "client_cpu": client,
+        "kernel_threads_cpu": kernel,
+        "box_cpu": busy - client - own - foreign,
+        "foreign_cpu": foreign,
+        "steal": after.steal - before.steal,
+        "load": after.load,
+        "disk": {key: after.disk[key] - before.disk[key] for key in after.disk},
+        "is_spoiled": foreign > FOREIGN_SHARE_MAX * seconds,
+    }

@@ -1,0 +1,122 @@
+"""What came of a run: every sample as JSON, medians with their ranges as a table, and how each goal fared."""
+
+import statistics
+
+from brokers import SIDES
+
+
+class Results:
+    """All samples of a run, those of spoiled rounds included but marked."""
+
+    def __init__(self, machine, options):
+        self.machine, self.options = machine, vars(options)
+        self.samples, self.failures, self.topics = {}, [], 0
+
+    def next_topic(self):
+        self.topics += 1
+        return self.topics
+
+    def add(self, row, side, sample):
+        self.samples.setdefault((row.name, side.name), []).append(sample)
+
+    def failed(self, row, side, failure):
+        self.failures.append({"row": row.name, "side": side.name, "failure": str(failure)})
+
+    def kept(self, row, side_name):
+        return [sample for sample in self.samples.get((row.name, side_name), []) if sample["is_kept"]]
+
+    def rounds_of(self, row, side):
+        return len(self.kept(row, side.name))
+
+    def values(self, row, side_name, key):
+        return [sample[key] for sample in self.kept(row, side_name) if sample.get(key) is not None]
+
+    def median(self, row, side_name, key):
+        values = self.values(row, side_name, key)
+        return statistics.median(values) if values else None
+
+    def document(self):
+        rows = [
+            {"row": row, "side": side, "durability": SIDES[side].durability, "samples": samples}
+            for (row, side), samples in self.samples.items()
+        ]
+        return {"machine": self.machine, "options": self.options, "rows": rows, "failures": self.failures}
+
+
+def number(value, digits):
+    return "-" if value is None else f"{value:,.{digits}f}"
+
+
+def ranged(results, row, side, metric):
+    """Median, and the range where there are several."""
+    values = results.values(row, side, metric.key)
+    if not values:
+        return "-"
+    text = number(statistics.median(values), metric.digits)
+    return text if len(values) == 1 else f"{text} ({number(min(values), metric.digits)}-{number(max(values), metric.digits)})"
+
+
+def short(row, sample):
+    """One sample on one line, while the run goes on."""
+    parts = [f"{number(sample.get(metric.key), metric.digits)} {metric.title}" for metric in (row.metric, *row.extra)]
+    if sample.get("mb_s"):
+        parts.append(f"{sample['mb_s']:,.0f} MB/s")
+    if sample.get("requests_s"):
+        parts.append(f"{sample['requests_s']:,.0f} requests/s")
+    if sample.get("client_per_gb"):
+        parts.append(f"client {sample['client_per_gb']:.2f} CPU-s/GB")
+    parts.append(f"load {sample['load']:.1f}")
+    if not sample.get("is_warm", True):
+        parts.append("windows did not agree")
+    if sample["is_spoiled"]:
+        why = f"other processes used {sample['foreign_cpu']:.1f} CPU-s"
+        parts.append(f"{why}: thrown away" if not sample["is_kept"] else f"{why}: kept, with this remark")
+    return ", ".join(parts)
+
+
+COLUMNS = [
+    ("MB/s", "mb_s", 0),
+    ("req/s", "requests_s", 0),
+    ("CPU-s/GB", "cpu_per_gb", 2),
+    ("us/req", "us_per_request", 1),
+    ("box/GB", "box_per_gb", 2),
+    ("p50 ms", "p50_ms", 2),
+    ("p99 ms", "p99_ms", 2),
+    ("p99.9", "p99.9_ms", 1),
+    ("MiB", "resident", 0),
+    ("write/B", "disk_written_per_byte", 2),
+    ("flush/s", "flushes_s", 0),
+]
+
+
+def goal_text(results, row, goal):
+    metric = goal.metric or row.metric
+    ours, theirs = (results.median(row, side, metric.key) for side in (goal.side, goal.against))
+    if not ours or not theirs:
+        return None
+    factor = ours / theirs if metric.more_is_better else theirs / ours
+    verdict = "aim reached" if factor >= goal.aim else "reached" if factor >= goal.at_least else "MISSED"
+    return f"x {factor:.2f} against {SIDES[goal.against].title} (at least {goal.at_least:.2g}, aim {goal.aim:.2g}): {verdict}"
+
+
+def table(results, rows):
+    """All of it for a terminal."""
+    lines = []
+    for row in rows:
+        sides = [side for side in row.sides if results.kept(row, side)]
+        if not sides:
+            continue
+        lines += ["", f"{row.name}: {row.title}"]
+        width = max(len(SIDES[side].title) for side in sides)
+        lines.append(" " * (width + 2) + " ".join(f"{title:>8}" for title, _key, _digits in COLUMNS))
+        for side in sides:
+            cells = []
+            for _title, key, digits in COLUMNS:
+                value = results.median(row, side, key)
+                cells.append(f"{number(value / 2**20 if key == 'resident' and value else value, digits):>8}")
+            lines.append(f"  {SIDES[side].title:<{width}}" + " ".join(cells) + f"   {SIDES[side].durability}")
+        for side in sides:
+            told = [f"{metric.title} {ranged(results, row, side, metric)}" for metric in (row.metric, *row.extra)]
+            lines.append(f"  {SIDES[side].title}: {'; '.join(told)}")
+        lines += [f"  {text}" for text in (goal_text(results, row, goal) for goal in row.goals) if text]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,193 @@
+"""Rows that are measured on a broker that runs anyway: a load until two windows agree, then a measured window.
+
+Several rows share one start of a broker, and its warm-up.
+"""
+
+import measure
+from clients import VALUE_BYTES, Blast, blast, whole_run
+from places import CLIENT_CPU, CPUS, DATA
+
+WINDOW_SECONDS = 2
+AGREE = 0.05  # Two windows that differ by less than this are warm.
+
+
+class Load:
+    """What is sent, by which clients; `measured` names the one whose counts the figures are of."""
+
+    partitions = 16
+
+    def start(self, broker, topic):
+        raise NotImplementedError
+
+    def prepare(self, broker, topic):
+        """What a row needs before its clients start."""
+
+    def check(self, broker, topic):
+        """What must be true afterwards."""
+
+
+class Produce(Load):
+    """Closed or open loop of produce requests; afterwards some of it is read back, every batch looked at."""
+
+    def __init__(self, connections, in_flight, partitions=16, wide=False, **options):
+        self.partitions = partitions
+        self.options = {"connections": connections, "in_flight": in_flight} | options
+        self.wide = wide  # The client may use every CPU, since the broker does.
+
+    def start(self, broker, topic):
+        cpus = CPUS if self.wide else (CLIENT_CPU,)
+        return [Blast("produce", broker, topic=topic, cpus=cpus, **self.options)]
+
+    def check(self, broker, topic):
+        blast("fetch", broker, topic=topic, mode="verify", connections=4, seconds=1)
+
+
+class Fetch(Load):
+    """Reads what was written just before, again and again, so that it is warm."""
+
+    def __init__(self, gb):
+        self.bytes = int(gb * 1e9)
+
+    def prepare(self, broker, topic):
+        filler = Blast("produce", broker, topic=topic, connections=4, in_flight=2, batch_bytes=1_000_000)
+        try:
+            while filler.ask()["bytes"] < self.bytes:
+                pass
+            filler.stop()
+        finally:
+            filler.close()
+
+    def start(self, broker, topic):
+        return [Blast("fetch", broker, topic=topic, connections=4, partition_bytes=1 << 20)]
+
+    def check(self, broker, topic):
+        blast("fetch", broker, topic=topic, mode="verify", connections=4, seconds=1)
+
+
+class FanOut(Load):
+    """A producer at a fixed rate, and consumers that each read all of it."""
+
+    def __init__(self, consumers, mb_s, batch_bytes):
+        self.consumers = consumers
+        self.produce = {"connections": 4, "in_flight": 50, "batch_bytes": batch_bytes, "rate": mb_s * 1e6 / batch_bytes}
+
+    def start(self, broker, topic):
+        consumers = Blast("fetch", broker, topic=topic, mode="tail", connections=self.consumers)
+        return [consumers, Blast("produce", broker, topic=topic, **self.produce)]
+
+
+def window(bench, broker, clients, seconds):
+    """One window: what was spent, and what the first client counted."""
+    pids = [client.pid for client in clients] + bench.feeder.pids
+    counts = clients[0].ask()
+    for client in clients[1:]:
+        client.ask()
+    before = measure.look(broker.process.pid, pids, DATA)
+    bench.sleep(seconds)
+    then = clients[0].ask()
+    spent = measure.between(before, measure.look(broker.process.pid, pids, DATA))
+    others = [client.ask() for client in clients[1:]]
+    delta = {key: then[key] - counts[key] for key in ("seconds", "requests", "records", "bytes")}
+    return spent | {"counts": delta, "latency_us": then["latency_us"], "others": others}
+
+
+def per_request(spent):
+    return spent["broker_cpu"] / max(1, spent["counts"]["requests"])
+
+
+def run(bench, row, side, broker, topic):
+    """Creates the row's topic, warms up, measures, checks, deletes it. Returns the sample."""
+    load = row.load
+    config = [word for key, value in side.topic.items() for word in ("--config", f"{key}={value}")]
+    create(broker, topic, load.partitions, config)
+    load.prepare(broker, topic)
+    bench.feeder.fill()
+    bench.feeder.order("rest" if row.is_latency else "give")
+    clients = load.start(broker, topic)
+    try:
+        warm, previous = [], None
+        while len(warm) < bench.warm_windows_max:
+            warm.append(window(bench, broker, clients, WINDOW_SECONDS))
+            now = per_request(warm[-1])
+            bench.progress(f"warming up, {now * 1e6:.1f} us a request")
+            if previous and abs(now - previous) <= AGREE * previous:
+                break
+            previous = now
+        is_warm = len(warm) < bench.warm_windows_max
+        bench.progress("measuring")
+        spent = window(bench, broker, clients, row.seconds or bench.seconds)
+        rss, peak = measure.resident(broker.process.pid)
+        for client in reversed(clients):
+            client.stop()
+    finally:
+        for client in clients:
+            client.close()
+    load.check(broker, topic)
+    blast("delete", broker, topic=topic)
+    return figures(spent) | {"resident": rss, "resident_peak": peak, "is_warm": is_warm, "raw": spent, "warm_up": warm}
+
+
+def create(broker, topic, partitions, config):
+    """Creates a topic; `config` are words for the command line."""
+    options = {"topic": topic, "partitions": partitions}
+    for key_value in config[1::2]:
+        options["config"] = key_value  # One at most, so far.
+    blast("create", broker, **options)
+
+
+def figures(spent):
+    """Figures of a window, by the names that rows and table use."""
+    counts, seconds, disk = spent["counts"], spent["counts"]["seconds"], spent["disk"]
+    gb, requests = counts["bytes"] / 1e9, max(1, counts["requests"])
+    latency = {f"{name}_ms": us / 1000 for name, us in spent["latency_us"].items() if name != "count"}
+    return latency | {
+        "cpu_per_gb": spent["broker_cpu"] / gb if gb else None,
+        "us_per_request": spent["broker_cpu"] * 1e6 / requests,
+        "box_per_gb": spent["box_cpu"] / gb if gb else None,
+        "box_us_per_request": spent["box_cpu"] * 1e6 / requests,
+        "client_per_gb": spent["client_cpu"] / gb if gb else None,
+        "mb_s": gb * 1000 / seconds,
+        "requests_s": counts["requests"] / seconds,
+        "cores": spent["broker_cpu"] / spent["seconds"],
+        "disk_written_per_byte": disk["written"] / counts["bytes"] if counts["bytes"] else None,
+        "disk_read_mb_s": disk["read"] / 1e6 / spent["seconds"],
+        "flushes_s": disk["flushes"] / spent["seconds"],
+        "load": spent["load"],
+        "steal": spent["steal"],
+        "foreign_cpu": spent["foreign_cpu"],
+        "is_spoiled": spent["is_spoiled"],
+    }
+
+
+class Tool(Load):
+    """A client of somebody else's, run to its end twice: once to warm up, once measured as a whole."""
+
+    def __init__(self, name, command, records, filled=False):
+        self.name, self.command, self.records, self.filled = name, command, records, filled
+
+
+def run_tool(bench, row, side, broker, topic):
+    """As `run`, for a client that cannot be asked while it runs."""
+    tool = row.load
+    create(broker, topic, tool.partitions, [])
+    records = tool.records // (4 if bench.is_quick else 1)
+    if tool.filled:
+        # Written by the same maker's producer, so that the consumer finds records of its own size.
+        whole_run(tool.filled(broker, topic, records), "fill.log")
+    bench.feeder.fill()
+    bench.feeder.order("give")
+    bench.progress("warming up")
+    whole_run(tool.command(broker, topic, records // 2), f"{tool.name}-warm.log")
+    bench.progress("measuring")
+    before = measure.look(broker.process.pid, bench.feeder.pids, DATA)
+    wall, cpu, text = whole_run(tool.command(broker, topic, records), f"{tool.name}.log")
+    spent = measure.between(before, measure.look(broker.process.pid, bench.feeder.pids, DATA))
+    # The client has ended, so its time is the machine's that nobody else had.
+    spent["client_cpu"] += cpu
+    spent["foreign_cpu"] = max(0.0, spent["foreign_cpu"] - cpu)
+    spent["is_spoiled"] = spent["foreign_cpu"] > measure.FOREIGN_SHARE_MAX * spent["seconds"]
+    rss, peak = measure.resident(broker.process.pid)
+    blast("delete", broker, topic=topic)
+    spent |= {"counts": {"seconds": wall, "requests": 0, "records": records, "bytes": records * VALUE_BYTES}, "latency_us": {}}
+    sample = figures(spent) | {"us_per_request": None, "requests_s": None, "resident": rss, "resident_peak": peak, "is_warm": True}
+    return sample | {"raw": spent, "printed": text[-4000:]}
