@@ -16,6 +16,7 @@ mod fetch;
 pub mod frame;
 #[cfg(test)]
 mod hostile;
+mod newest;
 mod request;
 mod response;
 mod shape;

@@ -12,6 +12,7 @@ use kafka_protocol::messages as m;
 use kafka_protocol::protocol::{Decodable, Encodable, HeaderVersion};
 
 use crate::api::{LISTS, Listener, Operation, RECORDS, Resource, Row, RunsOn, SMALL};
+use crate::newest;
 
 macro_rules! apis {
     ($(
@@ -63,9 +64,11 @@ macro_rules! apis {
 
             /// The version by which kafka-protocol writes and reads `version`: the same, except where
             /// Kafka gave a new number to unchanged bytes and kafka-protocol does not know it yet.
+            /// What has other bytes is in `newest.rs`.
             fn codec_version(self, version: i16) -> i16 {
                 match self {
                     Self::ListOffsets => version.min(10), // 11 adds a special time (KIP-1023).
+                    Self::DescribeLogDirs => version.min(4), // 5 changes the response's body.
                     _ => version,
                 }
             }
@@ -96,6 +99,15 @@ macro_rules! apis {
         impl RequestBody {
             /// Decodes a body whose shape has been walked.
             pub(crate) fn decode(api: Api, version: i16, body: &mut Bytes) -> Result<Self, String> {
+                match (api, version) {
+                    (Api::OffsetCommit, 10..) => {
+                        return newest::offset_commit(version, body).map(Self::OffsetCommit);
+                    }
+                    (Api::OffsetFetch, 10..) => {
+                        return newest::offset_fetch(version, body).map(Self::OffsetFetch);
+                    }
+                    _ => {}
+                }
                 let version = api.codec_version(version);
                 match api {
                     $( Api::$name => m::$request::decode(body, version).map(Self::$name), )+
@@ -127,6 +139,9 @@ macro_rules! apis {
 
             /// Appends the body to `buffer`, records included.
             pub(crate) fn encode(&self, version: i16, buffer: &mut BytesMut) -> Result<(), String> {
+                if let (Self::DescribeLogDirs(response), 5..) = (self, version) {
+                    return newest::describe_log_dirs(response, buffer);
+                }
                 let version = self.api().codec_version(version);
                 match self {
                     $( Self::$name(response) => response.encode(buffer, version), )+
@@ -172,19 +187,19 @@ apis! {
         {
             0.. "[s]", 4.. "[s]1", 8.. "[s]111", 9.. "(ST)111T", 10.. "(uST)111T", 11.. "(uST)11T"
         };
-    8 OffsetCommit(OffsetCommitRequest => OffsetCommitResponse) 2..=9, advertised from 2, Broker, Broker,
+    8 OffsetCommit(OffsetCommitRequest => OffsetCommitResponse) 2..=10, advertised from 2, Broker, Broker,
         at most LISTS, by [Read Group, Read Topic],
-        "Keep a group's position",
+        "Keep a group's position; topic ids since 10",
         {
             2.. "s4s8[s[48s]]", 5.. "s4s[s[48s]]", 6.. "s4s[s[484s]]", 7.. "s4ss[s[484s]]",
-            8.. "S4SS(S(484ST)T)T"
+            8.. "S4SS(S(484ST)T)T", 10.. "S4SS(u(484ST)T)T"
         };
-    9 OffsetFetch(OffsetFetchRequest => OffsetFetchResponse) 1..=9, advertised from 1, Broker, Broker,
+    9 OffsetFetch(OffsetFetchRequest => OffsetFetchResponse) 1..=10, advertised from 1, Broker, Broker,
         at most LISTS, by [Describe Group, Describe Topic],
-        "A group's position, for several groups since 8",
+        "A group's position, for several groups since 8; topic ids since 10",
         {
             1.. "s[s[4]]", 6.. "S(S(4)T)T", 7.. "S(S(4)T)1T", 8.. "(S(S(4)T)T)1T",
-            9.. "(SS4(S(4)T)T)1T"
+            9.. "(SS4(S(4)T)T)1T", 10.. "(SS4(u(4)T)T)1T"
         };
     10 FindCoordinator(FindCoordinatorRequest => FindCoordinatorResponse) 0..=6, advertised from 0, Broker, Broker,
         at most LISTS, by [Describe Group, Describe TransactionalId, ClusterAction Cluster],
@@ -249,7 +264,7 @@ apis! {
         at most LISTS, by [AlterConfigs Topic, AlterConfigs Cluster, AlterConfigs Group],
         "Replace all configs of a topic or broker (the old way)",
         { 0.. "[1s[ss]]1", 2.. "(1S(SST)T)1T" };
-    35 DescribeLogDirs(DescribeLogDirsRequest => DescribeLogDirsResponse) 1..=4, advertised from 1, Broker, Broker,
+    35 DescribeLogDirs(DescribeLogDirsRequest => DescribeLogDirsResponse) 1..=5, advertised from 1, Broker, Broker,
         at most LISTS, by [Describe Cluster],
         "Sizes of data directories and of the partitions in them",
         { 1.. "[s[4]]", 2.. "(S(4)T)T" };

@@ -19,7 +19,7 @@ use flowstone_wire::messages::offset_fetch_response::{
     OffsetFetchResponseTopic, OffsetFetchResponseTopics,
 };
 use flowstone_wire::messages::{OffsetFetchRequest, OffsetFetchResponse, TopicName};
-use flowstone_wire::string;
+use flowstone_wire::{ErrorCode, string, topic_name, uuid_from_wire, uuid_to_wire};
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
@@ -27,6 +27,9 @@ use std::rc::Rc;
 const GROUPS_SINCE: i16 = 8;
 /// From this version on the group has an error of its own; before, each partition has it.
 const GROUP_ERROR_SINCE: i16 = 2;
+
+/// From this version on topics have ids and no names (KIP-848).
+const IDS_SINCE: i16 = 10;
 
 /// Answers for every group.
 pub async fn handle(
@@ -36,11 +39,16 @@ pub async fn handle(
 ) -> OffsetFetchResponse {
     let image = shard.image();
     let require_stable = request.require_stable;
-    let groups = groups_of(client.version, request);
+    let mut groups = groups_of(client.version, request);
+    let unknown: Vec<_> = groups
+        .iter_mut()
+        .map(|group| if client.version >= IDS_SINCE { name(&image, group) } else { Vec::new() })
+        .collect();
     let fetches = groups.iter().map(|group| fetch(&image, group, require_stable)).collect();
     let results = fetch_all(shard, fetches).await;
-    let groups = groups.into_iter().zip(results);
-    let groups = groups.map(|(group, result)| match result {
+    let groups = groups.into_iter().zip(results).zip(unknown);
+    let groups = groups.map(|((group, result), unknown)| match result {
+        Ok(topics) if client.version >= IDS_SINCE => by_id(&image, found(group, topics), unknown),
         Ok(topics) => found(group, topics),
         Err(error) => failed(client.version, group, error),
     });
@@ -61,6 +69,52 @@ fn groups_of(version: i16, request: OffsetFetchRequest) -> Vec<OffsetFetchReques
         topics.collect()
     });
     vec![OffsetFetchRequestGroup::default().with_group_id(request.group_id).with_topics(topics)]
+}
+
+/// Gives the topics of a group that are known by their ids their names, and takes the others out.
+fn name(image: &Image, group: &mut OffsetFetchRequestGroup) -> Vec<OffsetFetchRequestTopics> {
+    let mut unknown = Vec::new();
+    for mut topic in std::mem::take(group.topics.as_mut().unwrap_or(&mut Vec::new())) {
+        match image.topics.with_id(uuid_from_wire(topic.topic_id)) {
+            Some(known) => {
+                topic.name = topic_name(&known.name);
+                group.topics.get_or_insert_default().push(topic);
+            }
+            None => unknown.push(topic),
+        }
+    }
+    unknown
+}
+
+/// The answer by topic ids: what is unknown fails as such, and of all offsets of a group those are
+/// left out whose topic is gone, as nothing could be called by an id that it has not.
+fn by_id(
+    image: &Image,
+    mut found: OffsetFetchResponseGroup,
+    unknown: Vec<OffsetFetchRequestTopics>,
+) -> OffsetFetchResponseGroup {
+    found.topics.retain_mut(|topic| {
+        let known = image.topics.named(&topic.name);
+        topic.topic_id = known.map_or(topic.topic_id, |known| uuid_to_wire(known.id));
+        topic.name = TopicName::default();
+        known.is_some()
+    });
+    found.topics.extend(unknown.into_iter().map(|topic| {
+        let partitions = topic.partition_indexes.into_iter();
+        let partitions = partitions.map(|index| nothing(index, ErrorCode::UnknownTopicId as i16));
+        OffsetFetchResponseTopics::default()
+            .with_topic_id(topic.topic_id)
+            .with_partitions(partitions.collect())
+    }));
+    found
+}
+
+/// A partition without an offset, and why.
+fn nothing(index: i32, error_code: i16) -> OffsetFetchResponsePartitions {
+    OffsetFetchResponsePartitions::default()
+        .with_partition_index(index)
+        .with_committed_offset(-1)
+        .with_error_code(error_code)
 }
 
 fn fetch(image: &Image, group: &OffsetFetchRequestGroup, require_stable: bool) -> OffsetFetch {
@@ -132,13 +186,8 @@ fn failed(version: i16, group: OffsetFetchRequestGroup, error: Error) -> OffsetF
         return response.with_error_code(code(Some(error)));
     }
     let topics = group.topics.into_iter().flatten().map(|topic| {
-        let partitions = topic.partition_indexes.into_iter().map(|index| {
-            OffsetFetchResponsePartitions::default()
-                .with_partition_index(index)
-                .with_committed_offset(-1)
-                .with_error_code(code(Some(error)))
-        });
-        let partitions = partitions.collect();
+        let partitions = topic.partition_indexes.into_iter();
+        let partitions = partitions.map(|index| nothing(index, code(Some(error)))).collect();
         OffsetFetchResponseTopics::default().with_name(topic.name).with_partitions(partitions)
     });
     response.with_topics(topics.collect())
@@ -169,6 +218,7 @@ fn respond(version: i16, mut groups: Vec<OffsetFetchResponseGroup>) -> OffsetFet
 
 #[cfg(test)]
 mod tests {
+    use super::super::group_words::image_with;
     use super::*;
     use flowstone_wire::messages::GroupId;
     use flowstone_wire::messages::offset_fetch_request::OffsetFetchRequestTopic;
@@ -224,5 +274,47 @@ mod tests {
             }
             encodes(version, response);
         }
+    }
+
+    /// KafkaApis: an id that no topic has is UNKNOWN_TOPIC_ID; of all offsets of a group, those of
+    /// topics that are gone are left out.
+    #[test]
+    fn topics_are_known_by_their_ids_since_version_10() {
+        let image = image_with("t", 1);
+        let topic = |id: u128| {
+            OffsetFetchRequestTopics::default()
+                .with_topic_id(uuid_to_wire(Uuid(id)))
+                .with_partition_indexes(vec![0])
+        };
+        let offset = |name| FetchedTopic {
+            name: Text::from(name),
+            id: Uuid::ZERO,
+            partitions: vec![FetchedOffset {
+                partition: 0,
+                offset: 5,
+                leader_epoch: 1,
+                metadata: String::new(),
+            }],
+        };
+        let told = |mut group: OffsetFetchRequestGroup, results| {
+            let unknown = name(&image, &mut group);
+            let asked = fetch(&image, &group, false);
+            let group = by_id(&image, found(group, results), unknown);
+            let topics = group.topics.iter().map(|topic| {
+                let partition = &topic.partitions[0];
+                let id = uuid_from_wire(topic.topic_id).0;
+                (id, partition.committed_offset, partition.error_code)
+            });
+            let topics: Vec<_> = topics.collect();
+            encodes(10, respond(10, vec![group]));
+            (asked.topics.map(|topics| topics.len()), topics)
+        };
+        let group = OffsetFetchRequestGroup::default();
+        let some = group.clone().with_topics(Some(vec![topic(8), topic(7)]));
+        assert_eq!(told(some, vec![offset("t")]), (Some(1), vec![(7, 5, 0), (8, -1, 100)]));
+        let none_known = group.clone().with_topics(Some(vec![topic(8)]));
+        assert_eq!(told(none_known, vec![]), (Some(0), vec![(8, -1, 100)]), "not all of them");
+        let all = group.with_topics(None);
+        assert_eq!(told(all, vec![offset("gone"), offset("t")]), (None, vec![(7, 5, 0)]));
     }
 }
