@@ -4,6 +4,7 @@
 //! A resource's changes take effect together or not at all; resources are answered one by one.
 
 use crate::error::{ApiError, ErrorKind};
+use crate::min_isr::{check_min_isr, clear_elr_for_config_change};
 use crate::partitions::check_fits;
 use crate::topics::INTERNAL_TOPICS;
 use crate::{Decision, repeated};
@@ -12,8 +13,7 @@ use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use flowstone_config::{CleanupPolicy, Config, Value, group_key, is_list, server_key, topic_key};
-use flowstone_metadata::features::ELR_VERSION;
-use flowstone_metadata::records::{ClearElrRecord, ConfigRecord};
+use flowstone_metadata::records::ConfigRecord;
 use flowstone_metadata::{ConfigResource, Image, MetadataRecord, ResourceKind};
 use flowstone_types::{NodeId, valid_topic_name};
 
@@ -48,8 +48,6 @@ type Answers = Vec<(ConfigResource, Result<(), ApiError>)>;
 
 /// Longest value that Kafka stores.
 const VALUE_BYTES_MAX: usize = i16::MAX as usize;
-
-const MIN_ISR: &str = "min.insync.replicas";
 
 /// Applies changes (IncrementalAlterConfigs).
 pub fn alter_configs(
@@ -106,7 +104,7 @@ fn alter<C>(
         };
         answers.push((resource.clone(), answer));
     }
-    clear_elr(image, &mut records);
+    records.extend(clear_elr_for_config_change(image, &records));
     if let Err(too_large) = check_fits(records.len()) {
         records.clear();
         for (_, answer) in answers.iter_mut().filter(|(_, answer)| answer.is_ok()) {
@@ -292,54 +290,4 @@ fn check_sizes(configs: &BTreeMap<String, String>) -> Result<(), ApiError> {
         return Err(ApiError::new(ErrorKind::InvalidConfig, message));
     }
     Ok(())
-}
-
-/// KIP-966, reference section 4: with eligible leader replicas on, the controller must know the one
-/// `min.insync.replicas` of the cluster.
-fn check_min_isr(
-    image: &Image,
-    resource: &ConfigResource,
-    key: &str,
-    value: Option<&str>,
-) -> Result<(), ApiError> {
-    if key != MIN_ISR || resource.kind != ResourceKind::Broker || image.feature(ELR_VERSION) == 0 {
-        return Ok(());
-    }
-    let refuse = |message: &str| Err(ApiError::new(ErrorKind::InvalidConfig, message));
-    match value {
-        _ if !resource.name.is_empty() => {
-            refuse("Broker-level min.insync.replicas cannot be altered while ELR is enabled.")
-        }
-        None => refuse("Cluster-level min.insync.replicas cannot be removed while ELR is enabled."),
-        Some(_) => Ok(()),
-    }
-}
-
-/// KIP-966: who was eligible under another `min.insync.replicas` may lack what was committed.
-fn clear_elr(image: &Image, records: &mut Vec<MetadataRecord>) {
-    if image.feature(ELR_VERSION) == 0 {
-        return;
-    }
-    let (mut all, mut topics) = (false, BTreeSet::new());
-    for record in &*records {
-        if let MetadataRecord::ConfigRecord(record) = record
-            && record.name == MIN_ISR
-        {
-            match ResourceKind::from_number(record.resource_type) {
-                Some(ResourceKind::Topic) => {
-                    topics.insert(record.resource_name.clone());
-                }
-                Some(ResourceKind::Broker) => all = true,
-                Some(ResourceKind::Group | ResourceKind::ClientMetrics) | None => {}
-            }
-        }
-    }
-    if all {
-        topics = BTreeSet::from([String::new()]); // The empty name stands for every topic.
-    }
-    records.extend(
-        topics
-            .into_iter()
-            .map(|topic_name| ClearElrRecord { topic_name, ..ClearElrRecord::default() }.into()),
-    );
 }

@@ -16,7 +16,9 @@ mod client_quotas;
 mod configs;
 mod delegation_tokens;
 mod error;
+mod features;
 mod ids;
+mod min_isr;
 mod mutations;
 mod partitions;
 mod placement;
@@ -39,7 +41,9 @@ pub use delegation_tokens::{
     sweep_delegation_tokens,
 };
 pub use error::{ApiError, ErrorKind};
+pub use features::{FeatureUpdate, Quorum, UpgradeType, update_features};
 pub use ids::{PRODUCER_ID_BLOCK_LEN, allocate_producer_ids};
+pub use min_isr::clear_elr_for_config_change;
 pub use mutations::{Allowance, Enforcement, MutationQuota, MutationRate};
 pub use partitions::{NewPartitions, create_partitions, create_partitions_within};
 pub use placement::{UsableBroker, place};

@@ -155,6 +155,12 @@ impl Feature {
     pub fn default_at(&self, version: MetadataVersion) -> i16 {
         if version >= self.default.1 { self.default.0 } else { 0 }
     }
+
+    /// The metadata.version that this level needs: only [`ELR_VERSION`] writes records of its own.
+    pub fn needs_at(&self, level: i16) -> MetadataVersion {
+        let has_records = self.name == ELR_VERSION && level > 0;
+        if has_records { MetadataVersion::V4_0_IV1 } else { MetadataVersion::MIN }
+    }
 }
 
 const fn feature(name: &'static str, max: i16, since: MetadataVersion) -> Feature {

@@ -6,6 +6,7 @@ mod client_quotas;
 mod common;
 mod configs;
 mod delegation_tokens;
+mod features;
 mod mutations;
 mod node;
 mod scram;
