@@ -28,7 +28,7 @@ pub enum Effect<A, W> {
     /// Ready to be in the next Fetch to the leader: see `Replica::fetch_position`.
     Fetch,
     /// Append the batches of the Fetch response just given, those of `leader_epoch` and before
-    /// (KAFKA-18723), and tell `batches_appended`.
+    /// (KAFKA-18723), and tell `batches_appended` before any other input.
     Append {
         /// No batch above this epoch.
         leader_epoch: LeaderEpoch,

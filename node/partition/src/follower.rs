@@ -126,7 +126,7 @@ impl Follower {
     }
 
     /// Records between the leader's high watermark and this replica's end; `None` before the first
-    /// response. Who has no lag is not throttled.
+    /// response. A follower without lag counts as in sync, and so is not throttled.
     pub const fn lag(&self) -> Option<u64> {
         self.lag
     }
@@ -204,8 +204,11 @@ impl<A, W> Replica<A, W> {
 
     /// Whether `asked` is what this replica would ask now.
     fn still_asks(&self, asked: &FetchPosition) -> bool {
-        self.fetch_position()
-            .is_some_and(|now| now.leader_epoch == asked.leader_epoch && now.offset == asked.offset)
+        self.fetch_position().is_some_and(|now| {
+            now.leader_epoch == asked.leader_epoch
+                && now.offset == asked.offset
+                && now.last_fetched_epoch == asked.last_fetched_epoch
+        })
     }
 
     /// The leader answered a Fetch.

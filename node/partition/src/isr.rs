@@ -15,7 +15,8 @@ pub(crate) const ALTER_PARTITION_BACKOFF: Duration = Duration::from_millis(50);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ChangeId(pub u64);
 
-/// One partition's part of an AlterPartition request.
+/// One partition's part of an AlterPartition request. Its LeaderRecoveryState is RECOVERED: a leader
+/// that asks has recovered (KIP-704).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct AlterPartition {
     /// Comes back with the answer.
@@ -26,11 +27,6 @@ pub struct AlterPartition {
     pub partition_epoch: i32,
     /// The wished ISR.
     pub isr: Vec<IsrMember>,
-}
-
-impl AlterPartition {
-    /// LeaderRecoveryState: a leader that speaks has recovered (KIP-704).
-    pub const RECOVERING: bool = false;
 }
 
 /// A member of a wished ISR.

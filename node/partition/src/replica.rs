@@ -265,6 +265,7 @@ impl<A, W> Replica<A, W> {
 
     /// Retention moved the log's start.
     pub fn log_start_raised(&mut self, to: Offset, effects: &mut Vec<Effect<A, W>>) {
+        assert!(to <= self.high_watermark, "nothing is deleted that is not committed");
         if to > self.log.start {
             self.log.start = to;
             self.waits.ring(On::LowWatermark, effects);

@@ -1,8 +1,8 @@
 //! Replication throttles (KIP-73): which replicas, and how fast.
 //!
 //! Separate because a throttle belongs to a topic's replicas, its rate to a broker, and neither to a
-//! partition's role. Pure: time is a value. Throttled is only traffic of replicas that are not in
-//! sync, so that a throttle never makes one fall out of the ISR.
+//! partition's role. Pure: time is a value. Both ends ask the same: the leader of a follower outside
+//! the ISR, the follower of itself.
 
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -103,6 +103,12 @@ impl ReplicationQuota {
         let seconds = (self.newest - first + 1).min(SAMPLES as u64);
         let bytes: u64 = self.samples.iter().sum();
         bytes > rate.saturating_mul(seconds)
+    }
+
+    /// Whether a replica gets, or asks for, nothing for now. One in sync never is held back: a
+    /// throttle is for reassignments, and must not push a replica out of the ISR.
+    pub fn holds_back(&mut self, is_throttled: bool, is_in_sync: bool, now: Instant) -> bool {
+        is_throttled && !is_in_sync && self.is_exceeded(now)
     }
 
     fn advance(&mut self, now: Instant) {

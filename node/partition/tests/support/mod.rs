@@ -201,6 +201,16 @@ impl Sut {
         self.perform(effects)
     }
 
+    /// Out of range, and told the leader's.
+    pub fn leader_range(&mut self, start: i64, end: i64) -> Effects {
+        let (asked, mut effects) = (self.position(), Vec::new());
+        self.replica.fetch_failed(&asked, FetchError::OffsetOutOfRange, self.now, &mut effects);
+        effects.clear();
+        let range = LeaderRange { start: Offset(start), end: Offset(end) };
+        self.replica.leader_range(asked.leader_epoch, range, &mut effects);
+        self.perform(effects)
+    }
+
     /// The batches that were asked for are in the log, durably.
     pub fn copied(&mut self, end: i64, epoch: i32) -> Effects {
         self.epochs.assign(LeaderEpoch(epoch), self.replica.log().end);
