@@ -1,10 +1,12 @@
-//! What changed between two images, told by the records that made the change.
+//! What changed between two images, told by the records that made the change, or by the images themselves.
 
-use crate::image::ConfigResource;
+use crate::image::{ConfigResource, Image};
 use crate::topics::Topic;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::sync::Arc;
 use flowstone_types::{NodeId, Uuid};
+use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
 
 /// What changed. Its size is that of the change, whatever the size of the image.
 ///
@@ -39,6 +41,43 @@ pub struct Delta {
 }
 
 impl Delta {
+    /// What changed from one image to a later one, for who did not see the deltas in between. Images share
+    /// what did not change, and this passes over it: it costs what the change does.
+    ///
+    /// Not told is what only records can tell: that something was set to what it was (a config, a
+    /// registration), or changed and changed back. A deleted topic stands as it was in `before`.
+    pub fn between(before: &Image, after: &Image) -> Self {
+        let mut delta = Self {
+            configs: keys(&before.configs, &after.configs).cloned().collect(),
+            brokers: keys(&before.brokers, &after.brokers).copied().collect(),
+            controllers: keys(&before.controllers, &after.controllers).next().is_some(),
+            features: keys(&before.features, &after.features).next().is_some(),
+            client_quotas: keys(&before.client_quotas, &after.client_quotas).next().is_some(),
+            scram: keys(&before.scram, &after.scram).next().is_some(),
+            acls: keys(&before.acls, &after.acls).next().is_some(),
+            delegation_tokens: keys(&before.delegation_tokens, &after.delegation_tokens)
+                .next()
+                .is_some(),
+            producer_ids: before.next_producer_id != after.next_producer_id,
+            ..Self::default()
+        };
+        for change in after.topics.since(&before.topics) {
+            match change {
+                DiffItem::Add(id, topic) => {
+                    delta.topics_created.insert(*id);
+                    delta.partitions.extend(topic.partitions().map(|(index, _)| (*id, index)));
+                }
+                DiffItem::Update { old: (id, before), new: (_, after) } => {
+                    delta.partitions.extend(after.since(before).into_iter().map(|at| (*id, at)));
+                }
+                DiffItem::Remove(id, topic) => {
+                    delta.topics_deleted.insert(*id, Arc::clone(topic));
+                }
+            }
+        }
+        delta
+    }
+
     /// Whether nothing changed.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
@@ -53,4 +92,16 @@ impl Delta {
             self.topics_deleted.insert(topic.id, topic);
         }
     }
+}
+
+/// The keys under which the two maps differ.
+fn keys<'a, K: Ord, V: PartialEq>(
+    before: &'a OrdMap<K, V>,
+    after: &'a OrdMap<K, V>,
+) -> impl Iterator<Item = &'a K> {
+    before.diff(after).map(|change| match change {
+        DiffItem::Add(key, _)
+        | DiffItem::Update { new: (key, _), .. }
+        | DiffItem::Remove(key, _) => key,
+    })
 }

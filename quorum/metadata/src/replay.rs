@@ -154,7 +154,7 @@ impl Image {
 
     fn registration_change(
         &mut self,
-        change: BrokerRegistrationChangeRecord,
+        mut change: BrokerRegistrationChangeRecord,
         delta: &mut Delta,
     ) -> Result<(), ReplayError> {
         let id = NodeId(change.broker_id);
@@ -173,6 +173,7 @@ impl Image {
         }
         broker.in_controlled_shutdown |= change.in_controlled_shutdown == 1;
         if !change.log_dirs.is_empty() {
+            change.log_dirs.sort(); // As at the registration: a snapshot tells them there.
             broker.log_dirs = change.log_dirs;
         }
         if change.cordoned_log_dirs.is_some() {
@@ -240,9 +241,8 @@ impl Image {
         };
         for id in ids {
             let topic = self.topics.with_id(id).expect("the id is of a topic");
-            let holds = |p: &Partition| !p.eligible.is_empty() || !p.last_known.is_empty();
-            let holders: vec::Vec<i32> =
-                topic.partitions().filter(|(_, p)| holds(p)).map(|(index, _)| index).collect();
+            let holders = topic.partitions().filter(|(_, p)| p.has_eligible());
+            let holders: vec::Vec<i32> = holders.map(|(index, _)| index).collect();
             for partition_id in holders {
                 let change = PartitionChangeRecord {
                     partition_id,
