@@ -80,6 +80,22 @@ impl MetadataVersion {
         VERSIONS.iter().any(|(level, _, changes)| *level == self.0 && *changes)
     }
 
+    /// Whether any level from the lower one (without it) to the higher one changed the records' formats.
+    pub fn records_differ(self, other: Self) -> bool {
+        let (low, high) = (self.min(other), self.max(other));
+        (low.0 + 1..=high.0).any(|level| Self(level).changes_records())
+    }
+
+    /// Whether brokers could tell that they were on their way from ZooKeeper.
+    pub fn has_zk_migration(self) -> bool {
+        self >= Self::V3_4_IV0
+    }
+
+    /// Whether partitions have eligible leader replicas (KIP-966), be the feature on or off.
+    pub fn has_eligible_replicas(self) -> bool {
+        self >= Self::V4_0_IV1
+    }
+
     /// Whether replicas have directories (KIP-858).
     pub fn has_directories(self) -> bool {
         self >= Self::V3_7_IV2
@@ -112,17 +128,17 @@ impl MetadataVersion {
 
     pub(crate) fn register_broker_version(self) -> i16 {
         match self {
-            _ if self >= Self::V4_3_IV0 => 4,
-            _ if self >= Self::V3_7_IV2 => 3,
-            _ if self >= Self::V3_4_IV0 => 2,
+            _ if self.has_cordoned_directories() => 4,
+            _ if self.has_directories() => 3,
+            _ if self.has_zk_migration() => 2,
             _ => 1,
         }
     }
 
     pub(crate) fn partition_version(self) -> i16 {
         match self {
-            _ if self >= Self::V4_0_IV1 => 2,
-            _ if self >= Self::V3_7_IV2 => 1,
+            _ if self.has_eligible_replicas() => 2,
+            _ if self.has_directories() => 1,
             _ => 0,
         }
     }

@@ -1,6 +1,7 @@
 //! The batches of the metadata log: records in, bytes out, and back (reference section 2.3).
 
 use crate::features::MetadataVersion;
+use crate::losses::Loss;
 use crate::record::{MetadataRecord, RecordError};
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -98,6 +99,14 @@ pub enum LogError {
         records: usize,
         /// How many batches they take.
         batches: usize,
+    },
+    /// The image holds what its metadata.version has no records for: its snapshot would lose it.
+    #[error("metadata.version {version} has no records for {loss}")]
+    NotTold {
+        /// What.
+        loss: Loss,
+        /// The version.
+        version: MetadataVersion,
     },
     /// The batch is damaged.
     #[error(transparent)]

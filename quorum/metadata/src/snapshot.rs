@@ -1,10 +1,11 @@
 //! The image as the records that make it, in Kafka's order (reference section 2.3).
 
-use crate::features::METADATA_VERSION;
+use crate::features::{METADATA_VERSION, MetadataVersion};
 use crate::image::Image;
 use crate::record::MetadataRecord;
 use crate::records::{
-    ClientQuotaRecord, ConfigRecord, EntityData, FeatureLevelRecord, ProducerIdsRecord, TopicRecord,
+    ClientQuotaRecord, ConfigRecord, EntityData, FeatureLevelRecord, ProducerIdsRecord,
+    RegisterBrokerRecord, TopicRecord,
 };
 use alloc::string::{String, ToString};
 use alloc::sync::Arc;
@@ -16,9 +17,30 @@ impl Image {
     ///
     /// Lazy: an image of a million partitions never stands in memory twice.
     pub fn to_records(&self) -> impl Iterator<Item = MetadataRecord> + '_ {
-        let version = self.metadata_version();
+        self.to_records_at(self.metadata_version())
+    }
+
+    /// The same for a cluster at `version`, without what that cannot tell ([`Image::losses_at`]).
+    pub fn to_records_at(
+        &self,
+        version: MetadataVersion,
+    ) -> impl Iterator<Item = MetadataRecord> + '_ {
+        let broker = move |kept: &Arc<RegisterBrokerRecord>| {
+            let mut broker = RegisterBrokerRecord::clone(kept);
+            broker.is_migrating_zk_broker &= version.has_zk_migration();
+            if !version.has_directories() {
+                broker.log_dirs.clear();
+            }
+            if !version.has_cordoned_directories() {
+                broker.cordoned_log_dirs = None;
+            }
+            broker.into()
+        };
         let controllers =
             self.controllers.values().filter(move |_| version.has_controller_registration());
+        let scram = self.scram.values().filter(move |_| version.has_scram());
+        let tokens = self.delegation_tokens.values();
+        let tokens = tokens.filter(move |_| version.has_delegation_tokens());
         let topics = self.topics.iter().flat_map(move |topic| {
             let created = TopicRecord {
                 name: topic.name.to_string(),
@@ -30,26 +52,28 @@ impl Image {
             });
             core::iter::once(created.into()).chain(partitions)
         });
-        self.feature_records()
-            .chain(self.brokers.values().map(record))
+        self.feature_records(version)
+            .chain(self.brokers.values().map(broker))
             .chain(controllers.map(record))
             .chain(topics)
             .chain(self.config_records())
             .chain(self.quota_records())
             .chain(self.producer_ids_record())
             .chain(self.acls.values().map(record))
-            .chain(self.scram.values().map(record))
-            .chain(self.delegation_tokens.values().map(record))
+            .chain(scram.map(record))
+            .chain(tokens.map(record))
     }
 
-    fn feature_records(&self) -> impl Iterator<Item = MetadataRecord> {
-        let level = |(name, level): (&String, &i16)| {
-            let (name, feature_level) = (name.clone(), *level);
+    fn feature_records(&self, version: MetadataVersion) -> impl Iterator<Item = MetadataRecord> {
+        let level = |name: &str, feature_level| {
+            let name = name.to_string();
             FeatureLevelRecord { name, feature_level, ..FeatureLevelRecord::default() }.into()
         };
-        let metadata_version = self.features.iter().filter(|(name, _)| *name == METADATA_VERSION);
+        let told = self.features.contains_key(METADATA_VERSION);
         let others = self.features.iter().filter(|(name, _)| *name != METADATA_VERSION);
-        metadata_version.map(level).chain(others.map(level))
+        told.then(|| level(METADATA_VERSION, version.0))
+            .into_iter()
+            .chain(others.map(move |(name, at)| level(name, *at)))
     }
 
     fn config_records(&self) -> impl Iterator<Item = MetadataRecord> {
