@@ -2,7 +2,8 @@
 
 use crate::config::Config;
 use crate::keys::{
-    Key, Treatment, Updates, group_keys, server_key, server_keys, topic_key, topic_keys,
+    Key, Treatment, Updates, client_metrics_key, client_metrics_keys, group_key, group_keys,
+    server_key, server_keys, topic_key, topic_keys,
 };
 use crate::layers::{Overrides, Source};
 use crate::value::Kind;
@@ -49,6 +50,12 @@ impl Config {
     /// A group's configs.
     pub fn describe_group(&self, set: Option<&Overrides>) -> Vec<Described> {
         group_keys().map(|key| self.describe_inheriting(key, set, Source::Group)).collect()
+    }
+
+    /// The configs of a subscription to client metrics.
+    pub fn describe_client_metrics(&self, set: Option<&Overrides>) -> Vec<Described> {
+        let own = Source::ClientMetrics;
+        client_metrics_keys().map(|key| self.describe_inheriting(key, set, own)).collect()
     }
 
     /// This broker's configs.
@@ -158,9 +165,11 @@ fn unknown_key(name: &str) -> Described {
     }
 }
 
-/// Whether APPEND and SUBTRACT apply to a topic's or server's key: only lists take them (KIP-339).
+/// Whether APPEND and SUBTRACT apply to a key: only lists take them (KIP-339). No two resources have
+/// a key of one name and different types.
 pub fn is_list(name: &str) -> bool {
-    let key = topic_key(name).or_else(|| server_key(name)).or_else(|| crate::keys::group_key(name));
+    let of_group = || group_key(name).or_else(|| client_metrics_key(name));
+    let key = topic_key(name).or_else(|| server_key(name)).or_else(of_group);
     key.is_some_and(|key| key.kind == Kind::List)
 }
 

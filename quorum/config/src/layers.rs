@@ -21,6 +21,8 @@ pub enum Source {
     StaticBroker = 4,
     /// The table.
     Default = 5,
+    /// Set for the subscription to client metrics.
+    ClientMetrics = 7,
     /// Set for the group.
     Group = 8,
 }

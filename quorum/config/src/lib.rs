@@ -23,8 +23,8 @@ mod value;
 pub use config::{Config, File, Loaded, Roles};
 pub use describe::{Described, Synonym, is_list};
 pub use keys::{
-    Fallback, Key, Settings, TopicConfig, Treatment, Updates, group_key, group_keys, server_key,
-    server_keys, topic_key, topic_keys,
+    Fallback, Key, Settings, TopicConfig, Treatment, Updates, client_metrics_key,
+    client_metrics_keys, group_key, group_keys, server_key, server_keys, topic_key, topic_keys,
 };
 pub use layers::{Overrides, Source};
 pub use listeners::Endpoint;

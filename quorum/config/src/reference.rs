@@ -2,7 +2,9 @@
 
 use core::fmt::Write;
 
-use crate::keys::{Key, Treatment, Updates, group_keys, server_keys, topic_keys};
+use crate::keys::{
+    Key, Treatment, Updates, client_metrics_keys, group_keys, server_keys, topic_keys,
+};
 
 /// For a terminal: two lines a key, sorted by name.
 pub fn text() -> String {
@@ -56,7 +58,7 @@ pub fn markdown() -> String {
     out
 }
 
-fn sections() -> [(&'static str, Vec<&'static Key>); 3] {
+fn sections() -> [(&'static str, Vec<&'static Key>); 4] {
     let sorted = |keys: &mut dyn Iterator<Item = &'static Key>| {
         let mut keys: Vec<_> = keys.filter(|key| key.treatment != Treatment::Internal).collect();
         keys.sort_by_key(|key| key.name);
@@ -66,6 +68,7 @@ fn sections() -> [(&'static str, Vec<&'static Key>); 3] {
         ("Server keys", sorted(&mut server_keys())),
         ("Topic keys", sorted(&mut topic_keys())),
         ("Group keys", sorted(&mut group_keys())),
+        ("Client metrics keys", sorted(&mut client_metrics_keys())),
     ]
 }
 
@@ -100,7 +103,8 @@ mod tests {
     #[test]
     fn every_key_has_its_lines() {
         let (text, markdown) = (text(), markdown());
-        for key in server_keys().chain(topic_keys()).chain(group_keys()) {
+        let of_resources = topic_keys().chain(group_keys()).chain(client_metrics_keys());
+        for key in server_keys().chain(of_resources) {
             let shown = key.treatment != Treatment::Internal;
             let (in_text, in_markdown) =
                 (format!("\n  {}\n", key.name), format!("| `{}` |", key.name));

@@ -37,6 +37,17 @@ impl Config {
             check_allowed(key, text)?;
             self.check_group_bounds(name, text)?;
         }
+        let ms = |name: &str| {
+            let own = set.get(name).cloned();
+            i64::parse(own.or_else(|| self.layers.inherited(group_key(name)?))?.trim())
+        };
+        for protocol in ["consumer", "share", "streams"] {
+            let session = format!("{protocol}.session.timeout.ms");
+            let heartbeat = format!("{protocol}.heartbeat.interval.ms");
+            if ms(&session) <= ms(&heartbeat) {
+                return Err(format!("{session} must be greater than {heartbeat}"));
+            }
+        }
         Ok(())
     }
 

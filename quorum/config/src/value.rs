@@ -101,6 +101,8 @@ pub enum Range {
     ThrottledReplicas,
     /// `earliest`, `latest`, or `by_duration:` and a duration.
     OffsetReset,
+    /// A list of what a client says of itself, `=` and a regular expression (KIP-714).
+    ClientMatch,
 }
 
 pub(crate) const ANY: Range = Range::Any;
@@ -108,6 +110,7 @@ pub(crate) const NON_EMPTY: Range = Range::NonEmpty;
 pub(crate) const GZIP_LEVEL: Range = Range::MinusOneOr(1, 9);
 pub(crate) const THROTTLED: Range = Range::ThrottledReplicas;
 pub(crate) const OFFSET_RESET: Range = Range::OffsetReset;
+pub(crate) const CLIENT_MATCH: Range = Range::ClientMatch;
 
 pub(crate) const fn at_least(low: i64) -> Range {
     Range::AtLeast(low)
@@ -182,8 +185,35 @@ impl Range {
                         .to_owned()
                 })
             }
+            Self::ClientMatch => {
+                let List(items) = List::of_text(text);
+                match items.iter().find(|item| !is_client_match(item)) {
+                    Some(item) => Err(format!("Illegal client matching pattern: {item}")),
+                    None => Ok(()),
+                }
+            }
         }
     }
+}
+
+/// What a client says of itself that a subscription can match (KIP-714).
+const CLIENT_SAYS: [&str; 6] = [
+    "client_id",
+    "client_instance_id",
+    "client_software_name",
+    "client_software_version",
+    "client_source_address",
+    "client_source_port",
+];
+
+/// `name=regular expression`, with one `=`. Which names of Unicode classes there are, is not asked.
+fn is_client_match(text: &str) -> bool {
+    let Some((name, pattern)) = text.split_once('=') else { return false };
+    let pattern = pattern.trim();
+    CLIENT_SAYS.contains(&name.trim())
+        && !pattern.is_empty()
+        && !pattern.contains('=')
+        && regex_syntax::ast::parse::Parser::new().parse(pattern).is_ok()
 }
 
 impl fmt::Display for Range {
@@ -201,6 +231,7 @@ impl fmt::Display for Range {
             Self::NonEmpty => f.write_str("non-empty"),
             Self::ThrottledReplicas => f.write_str("* or partition:broker,..."),
             Self::OffsetReset => f.write_str("earliest, latest, by_duration:PnDTnHnMn.nS"),
+            Self::ClientMatch => f.write_str("name=regular expression,..."),
         }
     }
 }

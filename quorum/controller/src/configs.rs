@@ -12,7 +12,10 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use flowstone_config::{CleanupPolicy, Config, Value, group_key, is_list, server_key, topic_key};
+use flowstone_config::{
+    CleanupPolicy, Config, Kind, Value, client_metrics_key, group_key, is_list, server_key,
+    topic_key,
+};
 use flowstone_metadata::records::ConfigRecord;
 use flowstone_metadata::{ConfigResource, Image, MetadataRecord, ResourceKind};
 use flowstone_types::{NodeId, valid_topic_name};
@@ -212,7 +215,10 @@ fn alter_one(
             check_sizes(&after)?;
             config.check_group(&after).map_err(refuse(ErrorKind::InvalidConfig))?;
         }
-        ResourceKind::ClientMetrics => unreachable!("refused above"),
+        ResourceKind::ClientMetrics => {
+            check_sizes(&after)?;
+            check_client_metrics(&after)?;
+        }
     }
     records.append(&mut changes);
     Ok(())
@@ -234,19 +240,24 @@ fn check_resource(image: &Image, resource: &ConfigResource) -> Result<(), ApiErr
         ResourceKind::Group if name.is_empty() => {
             invalid("Default group resources are not allowed.")
         }
-        ResourceKind::ClientMetrics => {
-            invalid("This release of Flowstone takes no subscriptions to client metrics.")
+        ResourceKind::ClientMetrics if name.is_empty() => {
+            invalid("Subscription name can't be empty")
         }
         ResourceKind::Broker if !name.is_empty() => match name.parse() {
             Err(_) => invalid("Unable to parse broker name as a base 10 number."),
             Ok(id) if id < 0 => invalid("Invalid negative broker ID."),
+            // A controller has configs too, whether it is a broker or not (KIP-919).
             Ok(id) if image.brokers.contains_key(&NodeId(id)) => Ok(()),
+            Ok(id) if image.controllers.contains_key(&NodeId(id)) => Ok(()),
             Ok(id) => {
                 let message = format!("No node with id {id} found.");
                 Err(ApiError::new(ErrorKind::BrokerIdNotRegistered, message))
             }
         },
-        ResourceKind::Topic | ResourceKind::Broker | ResourceKind::Group => Ok(()),
+        ResourceKind::Topic
+        | ResourceKind::Broker
+        | ResourceKind::Group
+        | ResourceKind::ClientMetrics => Ok(()),
     }
 }
 
@@ -271,13 +282,27 @@ pub(crate) fn check_topic_configs(
 const NO_COMPACTION: &str =
     "cleanup.policy compact is not there yet: Flowstone does not compact logs; use delete";
 
+/// ClientMetricsConfigs.validate (KIP-714), with its codes.
+fn check_client_metrics(configs: &BTreeMap<String, String>) -> Result<(), ApiError> {
+    for (name, text) in configs {
+        let key = client_metrics_key(name).ok_or_else(|| {
+            let message = format!("Unknown client metrics configuration: {name}");
+            ApiError::new(ErrorKind::InvalidRequest, message)
+        })?;
+        let out_of_range = key.kind == Kind::Int && text.trim().parse::<i32>().is_ok();
+        let kind = if out_of_range { ErrorKind::InvalidRequest } else { ErrorKind::InvalidConfig };
+        key.check(text).map_err(|what| ApiError::new(kind, what))?;
+    }
+    Ok(())
+}
+
 /// A key's default by the table, to which values are appended where none is set.
 fn default_of(kind: ResourceKind, key: &str) -> Option<String> {
     let key = match kind {
         ResourceKind::Topic => topic_key(key),
         ResourceKind::Broker => server_key(key),
         ResourceKind::Group => group_key(key),
-        ResourceKind::ClientMetrics => None,
+        ResourceKind::ClientMetrics => client_metrics_key(key),
     };
     key?.default.text().map(ToString::to_string)
 }

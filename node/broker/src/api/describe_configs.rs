@@ -55,7 +55,7 @@ fn describe(shard: &Shard, asked: &DescribeConfigsResource) -> Result<Vec<Descri
         ResourceKind::Broker if name.is_empty() => config.describe_all_brokers(),
         ResourceKind::Broker => config.describe_broker(),
         ResourceKind::Group => config.describe_group(set),
-        ResourceKind::ClientMetrics => Vec::new(),
+        ResourceKind::ClientMetrics => config.describe_client_metrics(set),
     };
     // Clients ask for all with null or with an empty list; Kafka takes both.
     if let Some(keys) = &asked.configuration_keys

@@ -27,11 +27,10 @@ pub fn handle(
         let names: Vec<String> = match ResourceKind::from_number(kind) {
             Some(ResourceKind::Topic) => image.topics.iter().map(|t| t.name.to_string()).collect(),
             Some(ResourceKind::Broker) => vec![shard.node.id.to_string()],
-            Some(ResourceKind::Group) => {
-                let groups = image.configs.keys().filter(|r| r.kind == ResourceKind::Group);
-                groups.map(|resource| resource.name.clone()).collect()
+            Some(kind @ (ResourceKind::Group | ResourceKind::ClientMetrics)) => {
+                let with_configs = image.configs.keys().filter(|resource| resource.kind == kind);
+                with_configs.map(|resource| resource.name.clone()).collect()
             }
-            Some(ResourceKind::ClientMetrics) => Vec::new(),
             None if kind == BROKER_LOGGER => vec![shard.node.id.to_string()],
             None => {
                 return ListConfigResourcesResponse::default()

@@ -14,9 +14,9 @@ pub use server::Settings;
 pub use topic_and_group::TopicConfig;
 
 use crate::value::{
-    ANY, CleanupPolicy, CompressedCheck, CompressionType, Durability, GZIP_LEVEL, Kind, List,
-    LogFormat, NON_EMPTY, OFFSET_RESET, Range, THROTTLED, TimestampType, Value, at_least, between,
-    real,
+    ANY, CLIENT_MATCH, CleanupPolicy, CompressedCheck, CompressionType, Durability, GZIP_LEVEL,
+    Kind, List, LogFormat, NON_EMPTY, OFFSET_RESET, Range, THROTTLED, TimestampType, Value,
+    at_least, between, real,
 };
 
 /// One key.
@@ -102,6 +102,11 @@ pub fn group_keys() -> impl Iterator<Item = &'static Key> {
     topic_and_group::GROUP_KEYS.iter()
 }
 
+/// The keys of a subscription to client metrics.
+pub fn client_metrics_keys() -> impl Iterator<Item = &'static Key> {
+    topic_and_group::CLIENT_METRICS_KEYS.iter()
+}
+
 /// The server's key with this name.
 pub fn server_key(name: &str) -> Option<&'static Key> {
     server_keys().find(|key| key.name == name)
@@ -115,6 +120,11 @@ pub fn topic_key(name: &str) -> Option<&'static Key> {
 /// The group's key with this name.
 pub fn group_key(name: &str) -> Option<&'static Key> {
     group_keys().find(|key| key.name == name)
+}
+
+/// The key of a subscription to client metrics with this name.
+pub fn client_metrics_key(name: &str) -> Option<&'static Key> {
+    client_metrics_keys().find(|key| key.name == name)
 }
 
 impl Key {
@@ -156,6 +166,7 @@ const SECURITY_OFF: &str = "authentication and ACLs are off";
 const COMPACTION: &str = "nothing is compacted yet";
 const COORDINATOR: &str = "each group lives on one shard, which writes at once";
 const PLAIN_OFFSETS: &str = "offsets are kept uncompressed";
+const KIP_714: &str = "clients are not asked for metrics; kept for brokers that ask";
 const KIP_848: &str = "consumer groups of the new protocol are not served yet";
 const SHARE: &str = "share groups are not served yet";
 const STREAMS: &str = "streams groups are not served yet";
@@ -253,7 +264,8 @@ mod tests {
 
     #[test]
     fn every_row_is_whole() {
-        for key in server_keys().chain(topic_keys()).chain(group_keys()) {
+        let of_resources = topic_keys().chain(group_keys()).chain(client_metrics_keys());
+        for key in server_keys().chain(of_resources) {
             let name = key.name;
             assert!(key.doc.ends_with('.') && key.doc.len() > 12, "{name} needs a sentence");
             if let Some(default) = key.default.text() {
@@ -288,7 +300,7 @@ mod tests {
         assert_eq!(server.iter().filter(|name| !is_ours(name)).count(), 360 + elsewhere.len());
         let topic: Vec<&str> = topic_keys().map(|key| key.name).collect();
         assert_eq!(topic.iter().filter(|name| !is_ours(name)).count(), 34);
-        assert_eq!(group_keys().count(), 17);
+        assert_eq!((group_keys().count(), client_metrics_keys().count()), (17, 3));
         assert!(topic.iter().filter(|name| is_ours(name)).all(|name| unique.contains(name)));
     }
 

@@ -1,10 +1,10 @@
-//! The keys of topics and groups.
+//! The keys of topics, of groups, and of subscriptions to client metrics.
 
 use super::{
-    ANY, CleanupPolicy, CompressedCheck, CompressionType, Durability, Fallback, GZIP_LEVEL,
-    KIP_848, Key, Kind, OFFSET_RESET, ONE_NODE, PREALLOCATE, Range, SHARE, STREAMS, THROTTLED,
-    TIERED, TIERED_OFF, TimestampType, Treatment, Updates, Value, at_least, between, fallback,
-    other_keys, real, typed_keys,
+    ANY, CLIENT_MATCH, CleanupPolicy, CompressedCheck, CompressionType, Durability, Fallback,
+    GZIP_LEVEL, KIP_714, KIP_848, Key, Kind, OFFSET_RESET, ONE_NODE, PREALLOCATE, Range, SHARE,
+    STREAMS, THROTTLED, TIERED, TIERED_OFF, TimestampType, Treatment, Updates, Value, at_least,
+    between, fallback, other_keys, real, typed_keys,
 };
 
 typed_keys! {
@@ -128,6 +128,19 @@ other_keys! {
     Treatment::Internal => {
         "internal.segment.bytes" Int = none, ANY, ClusterWide by [],
             "Segment size for tests, below what segment.bytes allows.";
+    }
+}
+
+other_keys! {
+    /// The configs of a subscription to client metrics (KIP-714).
+    CLIENT_METRICS_KEYS;
+    Treatment::NotNeeded(KIP_714) => {
+        "metrics" List = "", ANY, ClusterWide by [],
+            "Prefixes of the names of the metrics that clients push; * for all.";
+        "interval.ms" Int = "300000", between(100, 3_600_000), ClusterWide by [],
+            "How often clients push them.";
+        "match" List = "", CLIENT_MATCH, ClusterWide by [],
+            "Which clients push them, as name=regular expression, of what they say of themselves; all without.";
     }
 }
 

@@ -106,7 +106,11 @@ fn resources_must_be_right() {
     check(ConfigResource::topic("a b"), InvalidTopic, "");
     check(ConfigResource::topic("x"), UnknownTopicOrPartition, "The topic 'x' does not exist.");
     check(named(ResourceKind::Group, ""), InvalidRequest, "Default group");
-    check(named(ResourceKind::ClientMetrics, ""), InvalidRequest, "no subscriptions");
+    check(
+        named(ResourceKind::ClientMetrics, ""),
+        InvalidRequest,
+        "Subscription name can't be empty",
+    );
     check(named(ResourceKind::Broker, "one"), InvalidRequest, "base 10");
     check(named(ResourceKind::Broker, "-3"), InvalidRequest, "negative");
     check(ConfigResource::broker(NodeId(7)), BrokerIdNotRegistered, "No node with id 7 found.");
@@ -119,6 +123,71 @@ fn resources_must_be_right() {
     ] {
         assert_eq!(alter(&image(), fine, &[set(key, "50000")]).response[0].1, Ok(()), "{key}");
     }
+}
+
+/// KIP-714, ClientMetricsConfigs.validate: what a subscription may say, with Kafka's two codes.
+#[test]
+fn client_metrics_subscriptions_are_checked() {
+    let kind = ResourceKind::ClientMetrics;
+    let subscription = || ConfigResource { kind, name: "slow-producers".into() };
+    let check = |key, value, kind| refused(subscription(), &[set(key, value)], kind, key);
+    check("metric", "*", InvalidRequest);
+    check("interval.ms", "99", InvalidRequest);
+    check("interval.ms", "3600001", InvalidRequest);
+    check("interval.ms", "often", InvalidConfig);
+    check("match", "client_id", InvalidConfig);
+    check("match", "colour=red", InvalidConfig);
+    check("match", "client_id=", InvalidConfig);
+    check("match", "client_id=a=b", InvalidConfig);
+    check("match", "client_id=a(b", InvalidConfig);
+    let fine = [
+        set("metrics", "org.apache.kafka.producer.,org.apache.kafka.consumer."),
+        set("interval.ms", "100"),
+        set("match", "client_software_name=apache-kafka-java, client_id = app-[0-9]+\\.x"),
+    ];
+    let image = image();
+    let decision = alter(&image, subscription(), &fine);
+    assert_eq!(decision.response[0].1, Ok(()));
+    let image = after(&image, &decision);
+    let more = alter(&image, subscription(), &[change(ConfigOp::Append, "metrics", "mine.")]);
+    let told = after(&image, &more).config(&subscription(), "metrics").map(ToString::to_string);
+    assert!(told.unwrap().ends_with("consumer.,mine."), "a list");
+    let replaced = replace_configs(&image, &[(subscription(), vec![])], false, &config());
+    assert_eq!(after(&image, &replaced).configs.get(&subscription()), None);
+}
+
+/// KIP-848: a group's session outlives its heartbeats, by its own configs or the server's.
+#[test]
+fn a_groups_session_outlives_its_heartbeats() {
+    let group = || ConfigResource { kind: ResourceKind::Group, name: "g".into() };
+    let message = "consumer.session.timeout.ms must be greater than consumer.heartbeat.interval.ms";
+    let narrow = ["group.consumer.min.session.timeout.ms=5000"];
+    let pairs: Vec<(String, String)> = narrow
+        .iter()
+        .filter_map(|pair| pair.split_once('='))
+        .map(|(key, value)| (key.into(), value.into()))
+        .collect();
+    let config = flowstone_config::Config::dev("data", 9092, &pairs).unwrap().config;
+    let decide = |session: &str| {
+        let changes = vec![set("consumer.session.timeout.ms", session)];
+        alter_configs(&image(), &[(group(), changes)], false, &config).response.remove(0).1
+    };
+    assert_eq!(decide("5000").unwrap_err().message, message, "the heartbeat's default is 5000");
+    assert_eq!(decide("5001"), Ok(()));
+}
+
+/// KIP-919: a controller that is no broker has configs too.
+#[test]
+fn controllers_have_configs() {
+    let mut image = image();
+    let controller = flowstone_metadata::records::RegisterControllerRecord {
+        controller_id: 7,
+        ..Default::default()
+    };
+    apply(&mut image, [controller.into()]);
+    let change = [set("log.flush.interval.ms", "5")];
+    let decision = alter(&image, ConfigResource::broker(NodeId(7)), &change);
+    assert_eq!(decision.response[0].1, Ok(()));
 }
 
 /// A resource's changes take effect together or not at all; KAFKA-13609 for the broker's code.
