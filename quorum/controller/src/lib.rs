@@ -1,4 +1,5 @@
-//! What the controller decides: topics, partitions, placement, configs, producer ids.
+//! What the controller decides: topics, partitions, placement, configs, producer ids, client quotas,
+//! credentials, ACLs, delegation tokens, features.
 //!
 //! Each decision is a function of the image and a request. It returns the records that carry it out
 //! and what to answer once they are committed; it changes nothing itself. A record takes the version
@@ -44,7 +45,7 @@ pub use error::{ApiError, ErrorKind};
 pub use features::{FeatureUpdate, Quorum, UpgradeType, update_features};
 pub use ids::{PRODUCER_ID_BLOCK_LEN, allocate_producer_ids};
 pub use min_isr::clear_elr_for_config_change;
-pub use mutations::{Allowance, Enforcement, MutationQuota, MutationRate};
+pub use mutations::{Allowance, Enforcement, MutationQuota, MutationQuotas, MutationRate};
 pub use partitions::{NewPartitions, create_partitions, create_partitions_within};
 pub use placement::{UsableBroker, place};
 pub use scram::{

@@ -4,8 +4,11 @@
 //! Separate from what is decided, which only asks whether so many partitions may change. Invariant:
 //! tokens never exceed the burst; below zero nobody strict gets any.
 
+use crate::client_quotas::{CONTROLLER_MUTATION_RATE, client_quota};
 use crate::error::{ApiError, ErrorKind};
+use alloc::collections::BTreeMap;
 use core::time::Duration;
+use flowstone_metadata::{Image, QuotaEntity};
 use flowstone_types::Instant;
 
 /// How many partitions may be created and deleted.
@@ -100,6 +103,58 @@ impl MutationQuota {
 
 /// What ThrottleTimeMs can tell.
 const THROTTLE_MS_MAX: u64 = i32::MAX as u64;
+
+/// What is left to everybody. Lives with the controller's leadership: who leads anew starts whole.
+#[derive(Debug)]
+pub struct MutationQuotas {
+    quotas: BTreeMap<QuotaEntity, (MutationQuota, MutationRate)>,
+    /// How many there may be before those that are whole again are forgotten.
+    sweep_at: usize,
+}
+
+/// So few are not worth going through.
+const SWEEP_AT_MIN: usize = 1024;
+
+impl Default for MutationQuotas {
+    fn default() -> Self {
+        Self { quotas: BTreeMap::new(), sweep_at: SWEEP_AT_MIN }
+    }
+}
+
+impl MutationQuotas {
+    /// What a request of this user's client may change; `window` as in [`MutationRate`].
+    pub fn allowance(
+        &mut self,
+        image: &Image,
+        (user, client_id): (&str, &str),
+        window: Duration,
+        enforcement: Enforcement,
+        now: Instant,
+    ) -> Allowance<'_> {
+        let quota = client_quota(image, user, client_id, CONTROLLER_MUTATION_RATE);
+        let Some((sharers, per_second)) = quota else { return Allowance::unbounded() };
+        if self.quotas.len() >= self.sweep_at {
+            // Client ids are free: whoever makes them up holds no more than what is being made up for.
+            self.quotas.retain(|_, (quota, rate)| !quota.is_whole(*rate, now));
+            self.sweep_at = SWEEP_AT_MIN.max(2 * self.quotas.len());
+        }
+        let rate = MutationRate { per_second, window };
+        let whole = || (MutationQuota::new(rate, now), rate);
+        let (quota, known_rate) = self.quotas.entry(sharers).or_insert_with(whole);
+        *known_rate = rate;
+        Allowance::of(quota, rate, enforcement, now)
+    }
+
+    /// How many are remembered.
+    pub fn len(&self) -> usize {
+        self.quotas.len()
+    }
+
+    /// Whether none is remembered.
+    pub fn is_empty(&self) -> bool {
+        self.quotas.is_empty()
+    }
+}
 
 /// What one request may change, and how long its client is to wait by the end of it.
 #[derive(Debug)]

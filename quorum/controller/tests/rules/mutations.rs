@@ -3,8 +3,9 @@
 use crate::common::{after, cluster, config, with_random};
 use flowstone_controller::ErrorKind::*;
 use flowstone_controller::{
-    Allowance, Enforcement, MutationQuota, MutationRate, NewPartitions, NewTopic, TopicChoice,
-    TopicDefaults, create_partitions_within, create_topics_within, delete_topics_within,
+    Allowance, CONTROLLER_MUTATION_RATE, Enforcement, MutationQuota, MutationQuotas, MutationRate,
+    NewPartitions, NewTopic, QuotaAlteration, TopicChoice, TopicDefaults, alter_client_quotas,
+    create_partitions_within, create_topics_within, delete_topics_within,
 };
 use flowstone_metadata::Image;
 use flowstone_types::{Instant, Uuid};
@@ -126,4 +127,36 @@ fn older_clients_are_slowed_down_instead() {
     let mut unbounded = Allowance::unbounded();
     create(&cluster(&[1]), &[topic("a", 9000)], &mut unbounded);
     assert_eq!(unbounded.throttle(), ms(0));
+}
+
+/// Reference section 6: what a default grants, it grants to each; those without a quota are free, and
+/// what is whole again is forgotten.
+#[test]
+fn everybody_has_the_quota_that_holds_for_them() {
+    let default_client = QuotaAlteration {
+        entity: vec![("client-id".into(), None)],
+        ops: vec![(CONTROLLER_MUTATION_RATE.into(), Some(1.0))],
+    };
+    let bounded = cluster(&[1]);
+    let bounded = after(&bounded, &alter_client_quotas(&bounded, &[default_client], false));
+    let topics = [topic("a", 11), topic("b", 1)];
+    let (topics, _) = create(&cluster(&[1]), &topics, &mut Allowance::unbounded());
+    let both = ["a", "b"].map(|name| TopicChoice { name: Some(name.into()), id: Uuid::ZERO });
+    let mut quotas = MutationQuotas::default();
+    let mut refused = |image: &Image, client: &str, ms| {
+        let window = Duration::from_secs(10);
+        let mut allowance =
+            quotas.allowance(image, ("u", client), window, Enforcement::Strict, at(ms));
+        let deleted = delete_topics_within(&topics, &both, &mut allowance).response;
+        (deleted[1].result.is_err(), quotas.len())
+    };
+    assert_eq!(refused(&cluster(&[]), "a", 0), (false, 0), "no quota");
+    assert_eq!(refused(&bounded, "a", 0), (true, 1));
+    assert_eq!(refused(&bounded, "b", 0), (true, 2), "its own");
+    for client in 2..1023 {
+        refused(&bounded, &client.to_string(), 0);
+    }
+    assert_eq!(refused(&bounded, "a", 1000), (true, 1023), "overdrawn again");
+    assert_eq!(refused(&bounded, "late", 11_000), (true, 1024));
+    assert_eq!(refused(&bounded, "later", 11_000), (true, 3), "a, late and later are not whole");
 }
