@@ -8,11 +8,11 @@ SETUP := tools/clients/setup.sh
 STEPS := python3 tools/clients/steps.py
 PYTEST := $(BUILD)/clients/venv/bin/pytest -c tools/clients/pytest.ini
 
-.PHONY: help build demo test clients kill idle bench audit cargo
+.PHONY: help build demo test clients kill idle bench bench-quick micro flame audit cargo
 .DEFAULT_GOAL := help
 
 help: ## Says what there is to make.
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
 
 cargo:
 	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust 1.95 or newer with rustup (https://rustup.rs), open a new shell, and run make again" >&2; exit 1; }
@@ -40,11 +40,26 @@ kill: build ## 200 cycles of SIGKILL under load: nothing acknowledged may be los
 idle: build ## What the daemon costs when nobody asks anything: time to the first answer, memory, CPU.
 	@python3 tools/demo/idle.py
 
-bench: cargo ## Flowstone beside Apache Kafka: CPU per GB and request, throughput, latency. ROWS=, BROKERS=, ROUNDS= choose (see benches/README.md).
-	@$(SETUP) base jars
+bench: cargo ## Flowstone beside Apache Kafka: CPU per GB and request, throughput, latency. ROWS=, BROKERS=, ROUNDS= choose (benches/README.md).
+	@$(SETUP) base jars rdkafka-perf charts
 	cargo build --release --locked -p flowstone-blast
 	$(if $(FLOWSTONED),,cargo build --release --locked -p flowstone-broker)
-	@python3 benches/compare
+	@python3 benches/compare $(BENCH)
+
+bench-quick: BENCH := --quick ## The same as a tour of five minutes: one short round of the rows that say most.
+bench-quick: bench
+
+micro: cargo ## The pure hot parts by criterion, and the produce path's instructions against their budget.
+	@$(SETUP) base valgrind
+	cargo build --release --locked -p flowstone-micro
+	@$(BUILD)/release/flowstone-instructions
+	cargo bench --locked -p flowstone-micro
+
+flame: cargo ## A flame graph of the broker under one row's load: ROW=produce-16k.
+	@$(SETUP) base jars perf
+	cargo build --release --locked -p flowstone-blast
+	$(if $(FLOWSTONED),,cargo build --release --locked -p flowstone-broker)
+	@python3 benches/compare --flame $(or $(ROW),produce-16k)
 
 audit: cargo ## Licences, sources and bans of all dependencies, and known vulnerabilities where their database can be reached.
 	@$(SETUP) base deny

@@ -11,6 +11,7 @@ import places  # First: it makes tools/clients/harness importable.
 import report
 from brokers import SIDES, new, remove
 from clients import ClientFailed, Feeder
+from harness.broker import BrokerDied
 from machine import described
 from rows import ROWS
 
@@ -25,7 +26,7 @@ class Bench:
         self.rounds = options.rounds
         self.seconds = 4 if options.quick else 8
         self.spoiled_max = 0 if options.keep_spoiled else SPOILED_MAX
-        self.warm_windows_max = 6 if options.quick else 20
+        self.warm_windows_max = 20
         self.feeder = Feeder(options.feed_mib << 20)
         self.began = time.monotonic()
         self.title = ""
@@ -48,41 +49,54 @@ class Bench:
         return f"[{seconds // 60:02}:{seconds % 60:02}]"
 
 
-def one(bench, row, side, broker, results):
-    """One round of a row on one side; repeated where it was spoiled."""
+def one(bench, row, side, results, sample):
+    """One round of a row on one side, by `sample()`; repeated where it was spoiled."""
     for attempt in range(bench.spoiled_max + 1):
         bench.title = f"{row.name}, {side.title}, round {results.rounds_of(row, side) + 1} of {bench.rounds}"
         bench.progress("begins")
-        topic = f"{row.name}-{results.next_topic()}"
-        sample = row.run(bench, row, side, broker, topic)
-        sample["is_kept"] = not sample["is_spoiled"] or attempt == bench.spoiled_max
-        results.add(row, side, sample)
-        bench.say(f"{bench.title}: {report.short(row, sample)}")
-        if sample["is_kept"]:
+        try:
+            found = sample()
+        except (ClientFailed, BrokerDied, OSError) as failure:
+            results.failed(row, side, failure)
+            bench.say(f"{bench.title}: FAILED: {str(failure).strip()[-400:]}")
             return
+        found["is_kept"] = not found["is_spoiled"] or attempt == bench.spoiled_max
+        found["resident_mib"] = found["resident"] / 2**20 if "resident" in found else None
+        results.add(row, side, found)
+        bench.say(f"{bench.title}: {report.short(row, found)}")
+        if found["is_kept"]:
+            return
+
+
+def in_turn(number, things):
+    """Every other round the other way, so that a drift of the machine favours nobody."""
+    return things if number % 2 == 0 else list(reversed(things))
 
 
 def steady_rows(bench, rows, sides, results):
     """Rounds of all rows that share a broker's start: every kind of broker in turn, one at a time."""
     kinds = []
-    for row in rows:
-        kinds += [SIDES[name].kind for name in row.sides if name in sides and SIDES[name].kind not in kinds]
+    for kind in (SIDES[name].kind for row in rows for name in row.sides if name in sides):
+        if kind not in kinds:
+            kinds.append(kind)
     for number in range(bench.rounds):
-        # Every other round the other way, so that a drift of the machine favours nobody.
-        for kind in kinds if number % 2 == 0 else reversed(kinds):
+        for kind in in_turn(number, kinds):
             broker = new(kind)
             try:
                 broker.start()
                 for row in rows:
-                    for name in row.sides:
-                        if name in sides and SIDES[name].kind == kind:
-                            try:
-                                one(bench, row, SIDES[name], broker, results)
-                            except (ClientFailed, OSError) as failure:
-                                results.failed(row, SIDES[name], failure)
-                                bench.say(f"{bench.title}: FAILED: {str(failure).strip()[-400:]}")
+                    for side in (SIDES[name] for name in row.sides if name in sides and SIDES[name].kind == kind):
+                        one(bench, row, side, results, lambda row=row, side=side: row.run(bench, row, side, broker, f"{row.name}-{results.next_topic()}"))
             finally:
                 remove(broker)
+
+
+def starting_rows(bench, rows, sides, results):
+    """Rounds of the rows that start brokers of their own."""
+    for row in rows:
+        for number in range(bench.rounds):
+            for side in in_turn(number, [SIDES[name] for name in row.sides if name in sides]):
+                one(bench, row, side, results, lambda row=row, side=side: row.run(bench, row, side))
 
 
 def options_of(arguments):
@@ -121,7 +135,8 @@ def main():
     rows = [row for row in ROWS if row.name in options.rows]
     bench.say(results.machine["line"])
     try:
-        steady_rows(bench, rows, options.brokers, results)
+        steady_rows(bench, [row for row in rows if row.load], options.brokers, results)
+        starting_rows(bench, [row for row in rows if not row.load], options.brokers, results)
     except KeyboardInterrupt:
         bench.say("interrupted: what there is so far follows")
     finally:

@@ -100,6 +100,7 @@ def new(kind):
 
 def remove(broker):
     """Ends it at once and deletes what it wrote."""
-    broker.kill()
+    if broker.alive():
+        broker.kill()
     shutil.rmtree(DATA, ignore_errors=True)
     subprocess.run(["sync"], check=True)

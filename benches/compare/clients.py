@@ -62,9 +62,9 @@ class Blast:
             self.process.wait()
 
 
-def blast(what, broker, /, **options):
+def blast(what, broker, /, nice=False, **options):
     """One call of flowstone-blast to its end; its last line, if it tells one."""
-    command = [*on_cpus(CLIENT_CPU), str(BLAST), what, "--address", broker.bootstrap, *words_of(options)]
+    command = [*(["nice", "-n", "19"] if nice else []), *on_cpus(CLIENT_CPU), str(BLAST), what, "--address", broker.bootstrap, *words_of(options)]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise ClientFailed(done.stderr)

@@ -83,20 +83,38 @@ COLUMNS = [
     ("p50 ms", "p50_ms", 2),
     ("p99 ms", "p99_ms", 2),
     ("p99.9", "p99.9_ms", 1),
-    ("MiB", "resident", 0),
+    ("MiB", "resident_mib", 0),
     ("write/B", "disk_written_per_byte", 2),
     ("flush/s", "flushes_s", 0),
 ]
 
 
-def goal_text(results, row, goal):
-    metric = goal.metric or row.metric
-    ours, theirs = (results.median(row, side, metric.key) for side in (goal.side, goal.against))
-    if not ours or not theirs:
-        return None
-    factor = ours / theirs if metric.more_is_better else theirs / ours
-    verdict = "aim reached" if factor >= goal.aim else "reached" if factor >= goal.at_least else "MISSED"
-    return f"x {factor:.2f} against {SIDES[goal.against].title} (at least {goal.at_least:.2g}, aim {goal.aim:.2g}): {verdict}"
+def verdict(is_aim, is_reached):
+    return "aim reached" if is_aim else "reached" if is_reached else "MISSED"
+
+
+def goals(results, row):
+    """How each goal of a row fared, as far as it was measured."""
+    for goal in row.goals:
+        ours, theirs = (results.median(row, side, row.metric.key) for side in (goal.side, goal.against))
+        if ours and theirs:
+            factor = ours / theirs if row.metric.more_is_better else theirs / ours
+            yield {
+                "what": f"{row.metric.title} against {SIDES[goal.against].title}",
+                "text": f"x {factor:.2f} (at least {goal.at_least:.2g}, aim {goal.aim:.2g})",
+                "factor": factor,
+                "verdict": verdict(factor >= goal.aim, factor >= goal.at_least),
+            }
+    for limit in row.limits:
+        metric, value = row.metric_of(limit.metric), results.median(row, "flowstone", limit.metric)
+        if value is not None:
+            word = "at least" if metric.more_is_better else "at most"
+            fits = (lambda bound: value >= bound) if metric.more_is_better else (lambda bound: value <= bound)
+            yield {
+                "what": metric.title,
+                "text": f"{number(value, metric.digits)} ({word} {limit.at_least:g}, aim {limit.aim:g})",
+                "verdict": verdict(fits(limit.aim), fits(limit.at_least)),
+            }
 
 
 def table(results, rows):
@@ -108,15 +126,15 @@ def table(results, rows):
             continue
         lines += ["", f"{row.name}: {row.title}"]
         width = max(len(SIDES[side].title) for side in sides)
-        lines.append(" " * (width + 2) + " ".join(f"{title:>8}" for title, _key, _digits in COLUMNS))
+        columns = [column for column in COLUMNS if any(results.values(row, side, column[1]) for side in sides)]
+        lines.append(" " * (width + 2) + " ".join(f"{title:>8}" for title, _key, _digits in columns))
         for side in sides:
             cells = []
-            for _title, key, digits in COLUMNS:
-                value = results.median(row, side, key)
-                cells.append(f"{number(value / 2**20 if key == 'resident' and value else value, digits):>8}")
+            for _title, key, digits in columns:
+                cells.append(f"{number(results.median(row, side, key), digits):>8}")
             lines.append(f"  {SIDES[side].title:<{width}}" + " ".join(cells) + f"   {SIDES[side].durability}")
         for side in sides:
             told = [f"{metric.title} {ranged(results, row, side, metric)}" for metric in (row.metric, *row.extra)]
             lines.append(f"  {SIDES[side].title}: {'; '.join(told)}")
-        lines += [f"  {text}" for text in (goal_text(results, row, goal) for goal in row.goals) if text]
+        lines += [f"  {goal['verdict']}: {goal['what']} {goal['text']}" for goal in goals(results, row)]
     return "\n".join(lines) + "\n"

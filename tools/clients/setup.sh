@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Brings what the demo and the tests need, each thing once: `setup.sh THING...`, each of
-#   base kcat jars python librdkafka node go deny
+#   base kcat jars python librdkafka rdkafka-perf node go deny valgrind perf charts
 # Debian's packages are installed only where a command is missing, and named first. All the rest goes into the build folder
 # ($FLOWSTONE_BUILD, or target/ in the clone), so deleting that folder undoes it.
 set -euo pipefail
@@ -58,10 +58,13 @@ declare_packages() {
         want openjdk-17-jdk-headless "Kafka's own tools" javac -version
         want maven "fetches Kafka by name from Maven Central" mvn --version ;;
       python) want python3-venv "Python clients, in a virtual environment" python3 -c 'import venv, ensurepip' ;;
-      librdkafka)
+      librdkafka | rdkafka-perf)
         want build-essential "builds librdkafka's test suite" c++ --version
         want zlib1g-dev "gzip in librdkafka's test suite" test -e /usr/include/zlib.h
         want rapidjson-dev "librdkafka's tests of its statistics" test -e /usr/include/rapidjson/rapidjson.h ;;
+      valgrind) want valgrind "counts instructions, which a loaded machine does not change" valgrind --version ;;
+      perf) want linux-perf "profiles the broker" perf --version ;;
+      charts) want python3-venv "draws charts, in a virtual environment" python3 -c 'import venv, ensurepip' ;;
       node | go | deny) ;;
       *) echo "setup.sh: unknown thing '$thing'" >&2; exit 2 ;;
     esac
@@ -111,6 +114,22 @@ bring_librdkafka() {
   mark_done "$stamp"
 }
 
+bring_rdkafka-perf() {
+  bring_librdkafka
+  [ -x "$clients/librdkafka/examples/rdkafka_performance" ] && return
+  make -C "$clients/librdkafka/examples" rdkafka_performance >>"$clients/librdkafka.log" 2>&1 || { tail -n 20 "$clients/librdkafka.log" >&2; exit 1; }
+}
+
+bring_charts() {
+  local stamp=charts-$(sum_of "$repo/benches/compare/requirements.txt")
+  done_before "$stamp" && return
+  say "matplotlib into $clients/charts"
+  rm -rf "$clients/charts"
+  python3 -m venv "$clients/charts"
+  "$clients/charts/bin/pip" -q --disable-pip-version-check install -r "$repo/benches/compare/requirements.txt"
+  mark_done "$stamp"
+}
+
 bring_node() {
   command -v npm >/dev/null || { say "no npm on this machine: the Node clients are left out"; return; }
   local stamp=node-$(sum_of "$here/node/package.json" "$here/node/package-lock.json")
@@ -145,5 +164,5 @@ bring_deny() {
 declare_packages "$@"
 install_packages
 for thing in "$@"; do
-  case $thing in base | kcat) ;; *) "bring_$thing" ;; esac
+  case $thing in base | kcat | valgrind | perf) ;; *) "bring_$thing" ;; esac
 done

@@ -8,6 +8,7 @@ mod work;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::process::ExitCode;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
@@ -136,10 +137,21 @@ enum Acks {
 enum Mode {
     Again,
     Tail,
+    Once,
     Verify,
 }
 
-fn main() -> Result<()> {
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("flowstone-blast: {why:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
     match Command::parse().what {
         What::Produce { common, batch, rate, stick } => {
             let targets = common.topics.targets()?;
@@ -156,6 +168,7 @@ fn main() -> Result<()> {
             let mode = match mode {
                 Mode::Again => FetchMode::Again,
                 Mode::Tail => FetchMode::Tail,
+                Mode::Once => FetchMode::Once,
                 Mode::Verify => FetchMode::Verify,
             };
             let work = Fetch::new(&targets, common.connections, shape, mode);

@@ -164,6 +164,8 @@ pub enum FetchMode {
     Again,
     /// From the start on, and at the end what comes in.
     Tail,
+    /// To the end once.
+    Once,
     /// To the end once, with every batch's checksum, offsets and stamps looked at.
     Verify,
 }
@@ -195,7 +197,7 @@ impl Work for Fetch {
         if self.mode != FetchMode::Tail
             && reading.positions.iter().zip(&reading.ends).all(is_at_end)
         {
-            if self.mode == FetchMode::Verify {
+            if self.mode != FetchMode::Again {
                 return None;
             }
             reading.positions.iter_mut().for_each(|position| position.offset = 0);
@@ -251,6 +253,6 @@ impl Work for Fetch {
             let mut pairs = reading.positions.iter().zip(&reading.ends);
             pairs.all(|(at, end)| end.is_some_and(|end| at.offset >= end))
         };
-        self.mode == FetchMode::Verify && self.lanes.iter().all(at_end)
+        matches!(self.mode, FetchMode::Once | FetchMode::Verify) && self.lanes.iter().all(at_end)
     }
 }
