@@ -5,10 +5,11 @@
 //! (KAFKA-18991); nothing of a response counts while it says to truncate (KAFKA-14704).
 
 use crate::effect::Effect;
-use crate::metadata::{EpochCache, EpochEnd};
+use crate::metadata::{EpochCache, EpochEnd, LogEnds};
 use crate::replica::{Replica, Role};
 use crate::waits::On;
 use alloc::vec::Vec;
+use core::cmp::Ordering;
 use flowstone_types::{Instant, LeaderEpoch, NodeId, Offset};
 
 /// What the follower's role has beside what every replica has.
@@ -266,13 +267,17 @@ impl<A, W> Replica<A, W> {
     ) {
         let Role::Follower(follower) = &mut self.role else { panic!("only a follower copies") };
         assert!(follower.fetching == Fetching::Appending, "an append was asked for");
-        assert!(end >= self.log.end, "an append does not shorten a log");
-        if end > self.log.end {
-            follower.last_epoch = Some(last_epoch);
-            self.log.end = end;
+        match end.cmp(&self.log.end) {
+            Ordering::Greater => {
+                follower.last_epoch = Some(last_epoch);
+                self.log.end = end;
+                self.follow_watermarks(effects);
+                self.fetch_on(effects);
+            }
+            Ordering::Equal => self.back_off(), // All of them were of a later epoch.
+            // So they were, and the log was begun anew for the first of them.
+            Ordering::Less => self.begin_anew(self.log.end, effects),
         }
-        self.follow_watermarks(effects);
-        self.fetch_on(effects);
     }
 
     /// [`Effect::Append`] could not be done: the batches are unreadable, or break the log's rules.
@@ -332,14 +337,17 @@ impl<A, W> Replica<A, W> {
         if range.end < self.log.end {
             self.truncate(range.end, effects);
         } else if range.start > self.log.end {
-            let base = range.start;
-            self.log = crate::metadata::LogEnds { start: base, end: base, durable: base };
-            effects.push(Effect::StartAt { base, log_start: base });
-            self.set_fetching(Fetching::Truncating);
-            self.set_high_watermark(base, effects);
+            self.begin_anew(range.start, effects);
+            self.set_high_watermark(range.start, effects);
         } else {
             self.fetch_on(effects);
         }
+    }
+
+    fn begin_anew(&mut self, base: Offset, effects: &mut Vec<Effect<A, W>>) {
+        self.log = LogEnds { start: base, end: base, durable: base };
+        effects.push(Effect::StartAt { base, log_start: base });
+        self.set_fetching(Fetching::Truncating);
     }
 
     fn truncate(&mut self, to: Offset, effects: &mut Vec<Effect<A, W>>) {
@@ -350,6 +358,8 @@ impl<A, W> Replica<A, W> {
         self.set_fetching(Fetching::Truncating);
         if self.high_watermark > to {
             self.set_high_watermark(to, effects);
+        } else {
+            self.waits.ring(On::HighWatermark, effects); // Somebody may have read what is gone.
         }
     }
 

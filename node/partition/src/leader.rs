@@ -232,6 +232,40 @@ impl<A, W> Replica<A, W> {
         self.waits.ring(On::LogEnd, effects);
     }
 
+    /// What a follower's fetch may read now. For a fetch that waited and looks again: it was noted
+    /// when it came, and says nothing about now.
+    pub fn follower_reads(
+        &self,
+        fetch: &FollowerFetch,
+        epochs: &impl EpochCache,
+    ) -> Result<FollowerAnswer, Refused> {
+        self.check_leader_epoch(fetch.leader_epoch)?;
+        let (leader, log) = (self.leader_or_refused()?, &self.log);
+        let Some(follower) = leader.follower(fetch.node) else {
+            // With an epoch that is ours, it knows of an assignment that we will come to know.
+            return Err(match fetch.leader_epoch {
+                Some(_) => Refused::UnknownLeaderEpoch,
+                None => self.not_leader(),
+            });
+        };
+        if follower.is_stale(fetch.broker_epoch) {
+            return Err(self.not_leader());
+        }
+        if let Some(parted) = log.diverging(fetch.last_fetched_epoch, fetch.offset, epochs)? {
+            return Ok(FollowerAnswer::Diverging(parted));
+        }
+        if fetch.offset < log.start || fetch.offset > log.end {
+            return Err(Refused::OffsetOutOfRange);
+        }
+        Ok(FollowerAnswer::Next(NextData {
+            from: fetch.offset,
+            below: log.end,
+            high_watermark: self.high_watermark,
+            log_start: log.start,
+            has_news: fetch.high_watermark.is_some_and(|known| known < self.high_watermark),
+        }))
+    }
+
     /// A follower fetches: notes how far it is, and says what it gets.
     pub fn follower_fetched(
         &mut self,
@@ -241,36 +275,19 @@ impl<A, W> Replica<A, W> {
         effects: &mut Vec<Effect<A, W>>,
     ) -> Result<FollowerAnswer, Refused> {
         self.now = self.now.max(now);
-        self.check_leader_epoch(fetch.leader_epoch)?;
-        let current = self.current_leader();
-        let log = self.log;
-        let Role::Leader(leader) = &mut self.role else {
-            return Err(self.not_leader());
+        let answer = self.follower_reads(fetch, epochs)?;
+        let (Role::Leader(leader), FollowerAnswer::Next(_)) = (&mut self.role, answer) else {
+            return Ok(answer); // What it has beyond ours says nothing of what it has of ours.
         };
-        let Some(place) = leader.followers.iter().position(|known| known.node == fetch.node) else {
-            // With an epoch that is ours, it knows of an assignment that we will come to know.
-            return Err(match fetch.leader_epoch {
-                Some(_) => Refused::UnknownLeaderEpoch,
-                None => Refused::NotLeader(current),
-            });
-        };
-        let follower = &mut leader.followers[place];
-        if follower.is_stale(fetch.broker_epoch) {
-            return Err(Refused::NotLeader(current));
-        }
-        if let Some(parted) = log.diverging(fetch.last_fetched_epoch, fetch.offset, epochs)? {
-            return Ok(FollowerAnswer::Diverging(parted));
-        }
-        if fetch.offset < log.start || fetch.offset > log.end {
-            return Err(Refused::OffsetOutOfRange);
-        }
+        let follower = leader.followers.iter_mut().find(|known| known.node == fetch.node);
+        let follower = follower.expect("who may read is a follower");
         let before = follower.last;
         follower.fetched(LastFetch {
             at: now,
             end: fetch.offset,
             log_start: fetch.log_start,
             broker_epoch: fetch.broker_epoch,
-            leader_end: log.end,
+            leader_end: self.log.end,
         });
         if before.map(|last| last.log_start) != Some(fetch.log_start) {
             self.waits.ring(On::LowWatermark, effects);
@@ -279,13 +296,7 @@ impl<A, W> Replica<A, W> {
         if before.map(|last| last.end) != Some(fetch.offset) {
             self.raise_high_watermark(effects);
         }
-        Ok(FollowerAnswer::Next(NextData {
-            from: fetch.offset,
-            below: self.log.end,
-            high_watermark: self.high_watermark,
-            log_start: self.log.start,
-            has_news: fetch.high_watermark.is_some_and(|known| known < self.high_watermark),
-        }))
+        self.follower_reads(fetch, epochs) // The high watermark may be another one by now.
     }
 
     /// A replica joins the ISR once its log reaches the high watermark and the start of this epoch

@@ -7,6 +7,10 @@
 //! opaque value of the shell's (`A` for an acknowledgement, `W` for a wake-up), kept here and handed
 //! back when its time has come.
 //!
+//! What the shell owes: it performs the effects of an input, in their order, before it gives the next;
+//! what takes a disk or a network comes back as an input of its own, and may come back late, twice or
+//! never where that is a network's.
+//!
 //! | file | what it decides |
 //! |---|---|
 //! | `replica.rs` | the role, and what every role has: the log's ends, the high watermark, the epochs |

@@ -147,6 +147,9 @@ impl<A, W> Replica<A, W> {
             self.lead_on(told, brokers, effects);
             return;
         }
+        if is_new_epoch {
+            self.waits.ring_all(effects); // Who fetches in an earlier epoch is fenced now.
+        }
         self.partition_epoch = told.partition_epoch;
         match &self.role {
             Role::Offline(_) => {}

@@ -67,6 +67,11 @@ impl<A, W> Waits<A, W> {
     pub fn dismiss(&mut self, why: NotCommitted, effects: &mut Vec<Effect<A, W>>) {
         self.committed.dismiss(why, effects);
         self.durable.dismiss(why, effects);
+        self.ring_all(effects);
+    }
+
+    /// Everybody looks again.
+    pub fn ring_all(&mut self, effects: &mut Vec<Effect<A, W>>) {
         for bell in &mut self.bells {
             bell.ring(effects);
         }

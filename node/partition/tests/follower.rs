@@ -299,6 +299,25 @@ fn an_error_pauses_the_fetching() {
     assert_eq!(sut.replica.log().end, Offset(10));
 }
 
+/// KAFKA-18723: batches of an epoch above the one asked in are not taken. If none is left, the
+/// follower asks again a little later, and a log that was begun anew for them is begun anew again.
+#[test]
+fn batches_of_a_later_epoch_only_are_none() {
+    let mut sut = Sut::following();
+    sut.fetched(&sut.position(), &batches(10, 15, 12));
+    let mut effects = Vec::new();
+    sut.replica.batches_appended(Offset(10), LeaderEpoch::NONE, &mut effects);
+    assert_eq!(effects, []);
+    assert!(matches!(sut.fetching(), Fetching::BackingOff { .. }));
+    assert_eq!(sut.high_watermark(), 5, "nothing of that answer counts");
+    let mut sut = Sut::following();
+    sut.leader_range(20, 30);
+    sut.truncated();
+    sut.fetched(&sut.position(), &batches(18, 25, 22));
+    sut.replica.batches_appended(Offset(18), LeaderEpoch::NONE, &mut effects);
+    assert_eq!(effects, [Effect::StartAt { base: Offset(20), log_start: Offset(20) }]);
+}
+
 /// FENCED_LEADER_EPOCH: "will await the new LeaderAndIsr state before resuming fetching"; but an
 /// answer to an older epoch is no news.
 #[test]

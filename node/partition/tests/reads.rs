@@ -96,6 +96,23 @@ fn a_higher_high_watermark_is_news() {
     }
 }
 
+/// A fetch that waited looks again, and counts as no fetch of now (Kafka's `readFromPurgatory`): it
+/// neither keeps its follower in sync nor outlives its epoch.
+#[test]
+fn a_second_look_is_no_second_fetch() {
+    let mut sut = leading();
+    sut.fetch_as(&fetch(30, Some(5))).unwrap();
+    let known = *sut.leader().follower(NodeId(2)).unwrap();
+    sut.append(40);
+    let look = |sut: &Sut| {
+        sut.replica.follower_reads(&fetch(30, Some(5)), &Cache(&sut.epochs, sut.replica.log().end))
+    };
+    assert!(matches!(look(&sut), Ok(FollowerAnswer::Next(next)) if next.below == Offset(40)));
+    assert_eq!(*sut.leader().follower(NodeId(2)).unwrap(), known);
+    sut.apply(&told(1, 6, 21, &[1, 2, 3], &[1, 2, 3]));
+    assert!(matches!(look(&sut), Err(Refused::FencedLeaderEpoch(_))));
+}
+
 fn read(offset: i64, last_fetched_epoch: Option<i32>) -> ConsumerRead<'static> {
     ConsumerRead {
         leader_epoch: None,

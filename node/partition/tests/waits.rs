@@ -3,7 +3,7 @@
 mod support;
 
 use flowstone_partition::*;
-use flowstone_types::{Instant, Offset};
+use flowstone_types::{Instant, LeaderEpoch, Offset};
 use std::time::Duration;
 use support::*;
 
@@ -122,6 +122,24 @@ fn a_full_disk_dismisses_who_waits_and_no_one_else() {
     assert_eq!(acks(&effects), [(1, Err(NotCommitted::Stalled))]);
     assert_eq!(sut.wait(Acks::All, 12, 2), None);
     assert_eq!(acks(&sut.durable(12)), [(2, Ok(()))]);
+}
+
+/// DelayedFetch: "the requested epoch is now fenced", "a diverging epoch was found".
+#[test]
+fn a_new_epoch_or_a_truncation_wakes_every_fetch() {
+    let mut sut = Sut::leading(&[1, 2, 3]);
+    sut.listen(On::HighWatermark, 'c');
+    sut.listen(On::LogEnd, 'f');
+    assert_eq!(wakes(&sut.apply(&told(1, 6, 21, &[1, 2, 3], &[1, 2, 3]))), "cf");
+    sut.listen(On::HighWatermark, 'd');
+    assert_eq!(wakes(&sut.apply(&told(2, 7, 22, &[1, 2, 3], &[1, 2, 3]))), "d");
+    sut.listen(On::HighWatermark, 'e');
+    assert_eq!(wakes(&sut.apply(&told(3, 8, 23, &[1, 2, 3], &[1, 2, 3]))), "e");
+    sut.listen(On::HighWatermark, 'g');
+    let diverging = Some(EpochEnd { epoch: LeaderEpoch(4), end: Offset(10) });
+    let answer =
+        Fetched { diverging, high_watermark: Offset(0), log_start: Offset(0), batches: None };
+    assert_eq!(wakes(&sut.fetched(&sut.position(), &answer)), "g");
 }
 
 #[test]
