@@ -245,8 +245,11 @@ metrics! {
         "Segment files that a shard keeps open." =
         |all, out| all.by_shard(out, |shard| shard.store.files as f64);
     Counter "flowstone_commit_groups_total" [shard]
-        "Group commits: one write and flush each." =
+        "Group commits: all that waited, made durable together." =
         |all, out| all.by_shard(out, |shard| shard.store.commits.groups as f64);
+    Counter "flowstone_commit_journaled_total" [shard]
+        "Group commits that went to the journal: one write for all logs." =
+        |all, out| all.by_shard(out, |shard| shard.store.commits.journaled as f64);
     Counter "flowstone_commit_logs_total" [shard]
         "Logs in group commits; over the groups, the size of a group." =
         |all, out| all.by_shard(out, |shard| shard.store.commits.logs as f64);

@@ -13,7 +13,7 @@ use crate::{disks, groups, http};
 use anyhow::{Context, anyhow};
 use flowstone_config::Config;
 use flowstone_runtime::{
-    Listener, Mailbox, Mailer, mailbox, now, sleep, spawn, termination, wall_clock,
+    Listener, Mailbox, Mailer, mailbox, now, shard_count, sleep, spawn, termination, wall_clock,
 };
 use flowstone_store::{Store, StoreConfig};
 use futures_lite::future::poll_once;
@@ -120,6 +120,7 @@ impl Boot {
         let store = Store::new(StoreConfig {
             direct_io: node.direct_io,
             memory_bytes: node.memory.store_bytes,
+            journal_bytes: self.config.settings.journal_bytes as u64 / shard_count() as u64,
             retention_check_ms: self.config.settings.log_retention_check_interval_ms,
             checkpoint_ms: i64::from(self.config.settings.recovery_checkpoint_interval_ms),
             producer_expiration_ms: i64::from(self.config.settings.producer_id_expiration_ms),

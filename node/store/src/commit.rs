@@ -1,42 +1,42 @@
-//! Group commit: one task per log directory writes for all logs of the shard, and flushes once.
+//! Group commit: one task per log directory writes for all logs of the shard.
 //!
-//! A cycle takes the logs that have something to write, submits one write for each, then one flush
-//! for each file that needs it, and then tells the logs' watchers. What arrives meanwhile is the
-//! next cycle: groups grow with the load by themselves. Invariants: one write in flight per log;
-//! nothing is reported durable before its log's mode says so; a failed write or flush ends its log.
+//! A cycle takes the logs that have something to write. Small groups go to the journal: one write for
+//! all of them, after which they are durable; their segments are written later, in larger pieces.
+//! Large groups, and those of logs that need no flush, go to their segments: one write each, in one
+//! submission, and then one flush for each that needs it. Then the logs' watchers are told. What
+//! arrives meanwhile is the next cycle: groups grow with the load by themselves. Invariants: nothing is
+//! reported durable before its log's mode says so; a failed write or flush ends its log.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use flowstone_log::{Durability, Sealed};
-use flowstone_runtime::{Buffer, File, PAGE_BYTES, deadline, local::Notify, now, wall_clock};
-use flowstone_types::Instant;
+use flowstone_log::Durability;
+use flowstone_runtime::{deadline, local::Notify, now, spawn};
+use flowstone_types::{Instant, Offset};
 
-use crate::error::StorageError;
 use crate::gather::gather;
-use crate::log::{Health, Inner, Pending, Writer};
-use crate::open::make_durable;
-use crate::tail::{Run, Waiting};
+use crate::journal::{Journal, Piece};
+use crate::log::{Health, Inner};
 
-/// Bytes of one log that one write takes, unless a single batch is larger: the largest pooled buffer.
-pub const WRITE_BYTES_MAX: usize = 1 << 20;
-/// First piece of disk a segment takes, and the largest step in which it grows by doubling: little
-/// for a log that trickles, few extents for one that streams.
-const GROW_BYTES_MIN: u64 = 16 << 10;
-const GROW_BYTES_MAX: u64 = 32 << 20;
+/// Bytes of one log from which on a group of it goes to its segment at once: a write of its own costs
+/// little then, and the journal would only double it.
+const DIRECT_BYTES_MIN: usize = 256 << 10;
+/// Journaled bytes of one log at which they are written to its segment.
+const WRITE_BACK_BYTES: u64 = 512 << 10;
+/// Logs that are written back at once where memory runs short.
+const WRITE_BACK_AT_ONCE: usize = 16;
 /// How long until a write that found no space is tried again.
 const FULL_RETRY: Duration = Duration::from_millis(500);
 
 /// The queue of one log directory's committer.
-#[derive(Default)]
 pub struct Committer {
+    pub journal: Rc<Journal>,
     dirty: RefCell<Vec<Rc<Inner>>>,
     full: RefCell<Vec<Rc<Inner>>>,
     wake: Notify,
     stopped: Cell<bool>,
-    /// Cycles so far, logs written and bytes written in them, and nanoseconds they took.
+    /// What it did so far.
     pub stats: Cell<CommitStats>,
 }
 
@@ -49,7 +49,9 @@ pub struct CommitStats {
     pub logs: u64,
     /// Bytes of batches written.
     pub bytes: u64,
-    /// Files flushed.
+    /// Groups that went to the journal, whole or in part.
+    pub journaled: u64,
+    /// Segments flushed.
     pub flushes: u64,
     /// Nanoseconds from taking a group to its last report, summed.
     pub nanos: u64,
@@ -58,9 +60,27 @@ pub struct CommitStats {
 }
 
 impl Committer {
+    /// A committer with its journal.
+    pub fn new(journal: Rc<Journal>) -> Self {
+        Self {
+            journal,
+            dirty: RefCell::default(),
+            full: RefCell::default(),
+            wake: Notify::new(),
+            stopped: Cell::new(false),
+            stats: Cell::default(),
+        }
+    }
+
     /// Notes that `log` has something to write or flush.
     pub fn queue(&self, log: Rc<Inner>) {
         self.dirty.borrow_mut().push(log);
+        self.wake.notify_all();
+    }
+
+    /// Notes that `log` found no space, and tries again later.
+    pub fn retry(&self, log: Rc<Inner>) {
+        self.full.borrow_mut().push(log);
         self.wake.notify_all();
     }
 
@@ -76,7 +96,7 @@ impl Committer {
             let woken = self.wake.notified();
             let logs = self.dirty.take();
             if !logs.is_empty() {
-                self.cycle(logs).await;
+                self.cycle(&logs).await;
                 continue;
             }
             if self.stopped.get() {
@@ -90,54 +110,107 @@ impl Committer {
         }
     }
 
-    async fn cycle(&self, logs: Vec<Rc<Inner>>) {
+    async fn cycle(&self, logs: &[Rc<Inner>]) {
         let began = now();
-        for log in &logs {
+        for log in logs {
             log.begin_commit();
         }
-        let outcomes = gather(logs.clone(), |log| async move { log.write().await }).await;
-        let mut to_flush = Vec::new();
-        for (log, outcome) in logs.iter().zip(&outcomes) {
+        let (small, large) = self.build(logs).await;
+        let mut stats = self.stats.get();
+        let direct = if !small.is_empty() && self.journaled(&small).await {
+            stats.journaled += 1;
+            large
+        } else {
+            small.into_iter().map(|piece| piece.log).chain(large).collect()
+        };
+        let written = gather(direct.clone(), Inner::write_through).await;
+        for (log, outcome) in direct.iter().zip(written) {
             match outcome {
-                Ok(()) if log.wants_flush() => to_flush.push(log.clone()),
-                Ok(()) => log.report(),
-                Err(error) => log.trouble(error),
+                Ok(flushed) => {
+                    stats.flushes += u64::from(flushed);
+                    log.report();
+                }
+                Err(error) => log.trouble(&error),
             }
         }
-        let flushed = gather(to_flush.clone(), |log| async move { log.flush().await }).await;
-        for (log, outcome) in to_flush.iter().zip(flushed) {
-            match outcome {
-                Ok(()) => log.report(),
-                Err(error) => log.fail(&error),
-            }
-        }
-        let mut bytes = 0;
-        for log in &logs {
-            bytes += log.end_commit();
-            if log.is_full() {
-                self.full.borrow_mut().push(log.clone());
-            } else if log.wants_commit() {
+        for log in logs {
+            stats.bytes += log.end_commit() as u64;
+            if log.wants_commit() {
                 log.queue();
             }
         }
         let nanos = now().since(began).as_nanos() as u64;
-        let mut stats = self.stats.get();
         stats.groups += 1;
         stats.logs += logs.len() as u64;
-        stats.bytes += bytes as u64;
-        stats.flushes += to_flush.len() as u64;
         stats.nanos += nanos;
         stats.nanos_max = stats.nanos_max.max(nanos);
         self.stats.set(stats);
     }
+
+    /// Builds the pages of a group: what may go to the journal, and which logs are to be written
+    /// directly.
+    async fn build(&self, logs: &[Rc<Inner>]) -> (Vec<Piece>, Vec<Rc<Inner>>) {
+        let (mut small, mut large) = (Vec::with_capacity(logs.len()), Vec::new());
+        let mut sort = |log: &Rc<Inner>, run: crate::tail::Run| {
+            let log = log.clone();
+            if log.may_journal(run.len()) {
+                small.push(Piece { log, run });
+            } else {
+                large.push(log);
+            }
+        };
+        let mut left = Vec::new();
+        for log in logs {
+            match log.build_now() {
+                Some(run) => sort(log, run),
+                None => left.push(log.clone()),
+            }
+        }
+        let built = gather(left.clone(), Inner::build).await;
+        for (log, built) in left.iter().zip(built) {
+            match built {
+                Ok(Some(run)) => sort(log, run),
+                Ok(None) => {}
+                Err(error) => log.trouble(&error),
+            }
+        }
+        // Nothing new, but something to be written again, or flushed.
+        large.extend(left.into_iter().filter(|log| log.is_due()));
+        (small, large)
+    }
+
+    /// Makes a group durable by the journal, if it takes it.
+    async fn journaled(&self, pieces: &[Piece]) -> bool {
+        if !self.journal.has_room(pieces) {
+            return false;
+        }
+        if let Err(error) = self.journal.append(pieces).await {
+            tracing::error!(%error, "a write to the journal failed: from now on segments are written directly");
+            return false;
+        }
+        for Piece { log, run } in pieces {
+            log.journaled(run.next);
+            log.report();
+            log.write_back_if_large();
+        }
+        if let Some(Piece { log, .. }) = pieces.first() {
+            log.shard.write_back_if_short();
+        }
+        true
+    }
 }
 
-/// What a log's next write is.
-enum Next {
-    Nothing,
-    Seal(Rc<Sealed>),
-    Again(Run),
-    Batches(Vec<Waiting>),
+impl crate::store::Shard {
+    /// Where what is not in its segments takes too much memory: what was journaled first is written.
+    fn write_back_if_short(&self) {
+        while self.unwritten.get() > (self.config.memory_bytes / 4) as u64
+            && self.writing_back.get() < WRITE_BACK_AT_ONCE
+        {
+            let Some(log) = self.journaled.borrow_mut().pop_front() else { return };
+            log.state.borrow_mut().awaits_write_back = false;
+            log.write_back();
+        }
+    }
 }
 
 impl Inner {
@@ -155,13 +228,11 @@ impl Inner {
         state.busy = false;
         let written = std::mem::take(&mut state.in_flight_bytes);
         self.shard.room.give(std::mem::take(&mut state.room_in_flight));
+        let memory = state.tail.memory();
         drop(state);
+        self.shard.tail_used(self.id, memory);
         self.idle.notify_all();
         written
-    }
-
-    fn is_full(&self) -> bool {
-        matches!(self.state.borrow().health, Health::Full)
     }
 
     fn wants_commit(&self) -> bool {
@@ -170,222 +241,48 @@ impl Inner {
         to_do && matches!(state.health, Health::Online)
     }
 
-    fn wants_flush(&self) -> bool {
+    fn is_due(&self) -> bool {
         let state = self.state.borrow();
-        let always = state.core.config().durability == Durability::Flushed;
-        state.flushed < state.written
-            && (always || state.flush_now || state.barrier.is_some_and(|at| at < state.written))
+        match state.health {
+            Health::Online => state.wants_flush() && state.journaled < state.written,
+            Health::Full => state.unwritten_bytes() > 0,
+            Health::Failed(_) | Health::Closed => false,
+        }
     }
 
-    fn next_write(&self) -> Next {
+    fn may_journal(&self, bytes: usize) -> bool {
+        let state = self.state.borrow();
+        let mode = state.core.config().durability;
+        bytes < DIRECT_BYTES_MIN && mode == Durability::Flushed
+    }
+
+    /// Notes that everything below `end` is on stable storage in the journal.
+    fn journaled(self: &Rc<Self>, end: Offset) {
         let mut state = self.state.borrow_mut();
-        if !matches!(state.health, Health::Online | Health::Full) {
-            return Next::Nothing;
-        }
-        if let Some(run) = state.stuck.take() {
-            return Next::Again(run);
-        }
-        let (mut batches, mut bytes) = (Vec::new(), 0);
-        loop {
-            match state.pending.front() {
-                Some(Pending::Batch(batch)) => {
-                    if bytes > 0 && bytes + batch.bytes.len() > WRITE_BYTES_MAX - PAGE_BYTES {
-                        break;
-                    }
-                    bytes += batch.bytes.len();
-                    if let Some(Pending::Batch(batch)) = state.pending.pop_front() {
-                        batches.push(batch);
-                    }
-                }
-                Some(Pending::Seal(sealed)) if batches.is_empty() => {
-                    let sealed = sealed.clone();
-                    state.pending.pop_front();
-                    return Next::Seal(sealed);
-                }
-                Some(Pending::Seal(_)) | None => break,
-            }
-        }
-        if batches.is_empty() { Next::Nothing } else { Next::Batches(batches) }
-    }
-
-    /// Writes what waits, at most one write's worth.
-    async fn write(self: Rc<Self>) -> Result<(), StorageError> {
-        loop {
-            let run = match self.next_write() {
-                Next::Nothing => return Ok(()),
-                Next::Seal(sealed) => {
-                    self.end_segment(&sealed).await?;
-                    continue;
-                }
-                Next::Again(run) => run,
-                Next::Batches(batches) => self.build(&batches).await?,
-            };
-            let result = self.write_run(&run).await;
-            let mut state = self.state.borrow_mut();
-            match result {
-                Ok(()) => {
-                    state.health = Health::Online;
-                    state.written = run.next;
-                    state.writer.position = run.end;
-                    state.in_flight_bytes += (run.end - run.start) as usize;
-                    state.unflushed_since.get_or_insert(wall_clock());
-                    return Ok(());
-                }
-                Err(error) => {
-                    // The same bytes go to the same place once there is space: no one was told yet
-                    // that they are there.
-                    state.stuck = Some(run);
-                    return Err(error);
-                }
-            }
+        state.journaled = end;
+        state.health.has_space();
+        if !std::mem::replace(&mut state.awaits_write_back, true) {
+            self.shard.journaled.borrow_mut().push_back(self.clone());
         }
     }
 
-    /// Copies batches into the pages of their write.
-    async fn build(&self, batches: &[Waiting]) -> Result<Run, StorageError> {
-        let (writer, before) = {
-            let state = self.state.borrow();
-            (state.writer, state.tail.page_before(state.writer.base, state.writer.position))
-        };
-        let in_page = writer.position as usize % PAGE_BYTES;
-        let before = match before {
-            Some(before) => before,
-            None if in_page == 0 => Bytes::new(),
-            None => self.read_page(writer, in_page).await?,
-        };
-        let run = Run::build(writer.base, writer.position, &before, batches);
-        let mut state = self.state.borrow_mut();
-        let bytes = batches.iter().map(|batch| batch.bytes.len()).sum::<usize>();
-        // What was appended before the disk was full is in no room any more.
-        let bytes = bytes.min(state.room_waiting);
-        state.room_waiting -= bytes;
-        state.room_in_flight += bytes;
-        state.tail.push(run.clone());
-        let memory = state.tail.memory();
-        drop(state);
-        self.shard.tail_used(self.id, memory);
-        Ok(run)
-    }
-
-    /// The start of the page in which the next write begins, of a log whose tail was let go.
-    async fn read_page(&self, writer: Writer, in_page: usize) -> Result<Bytes, StorageError> {
-        let file = self.shard.file(self, writer.base, false).await?;
-        let page = writer.position - in_page as u64;
-        let (result, buffer) = file.read_at(Buffer::with_capacity(PAGE_BYTES), page).await;
-        let path = self.log_path(writer.base);
-        result.map_err(StorageError::io("read", &path))?;
-        if buffer.len() < in_page {
-            return Err(StorageError::Damaged {
-                path,
-                what: "shorter than what was written".into(),
-            });
-        }
-        Ok(buffer.freeze().slice(..in_page))
-    }
-
-    async fn write_run(&self, run: &Run) -> Result<(), StorageError> {
-        let path = self.log_path(run.segment);
-        let writer = self.state.borrow().writer;
-        let file = self.shard.file(self, run.segment, true).await?;
-        if !writer.created {
-            // The file's name must be there before anything in it is acknowledged.
-            make_durable(&self.shard.config.dirs[self.dir], &self.path).await?;
-            self.state.borrow_mut().writer.created = true;
-        }
-        let end = run.pages_at + run.pages.len() as u64;
-        if end > writer.allocated {
-            let allocated = self.allocate(&file, &path, writer.allocated, end).await?;
-            self.state.borrow_mut().writer.allocated = allocated;
-        }
-        file.write_at(vec![run.pages.clone()], run.pages_at)
-            .await
-            .map_err(StorageError::io("write", &path))
-    }
-
-    /// Takes disk for the segment up to `end` and beyond; returns how far it reaches now.
-    async fn allocate(
-        &self,
-        file: &File,
-        path: &std::path::Path,
-        from: u64,
-        end: u64,
-    ) -> Result<u64, StorageError> {
-        let page = PAGE_BYTES as u64;
-        let segment_bytes = u64::from(self.state.borrow().core.config().segment_bytes);
-        let step = from.clamp(GROW_BYTES_MIN, GROW_BYTES_MAX);
-        let target = (from + step).min(segment_bytes.next_multiple_of(page)).max(end);
-        match file.allocate(from, target - from).await {
-            Ok(()) => Ok(target),
-            // A file system without fallocate: writes extend the file, page by page, zeros included.
-            Err(error) if error.kind() == std::io::ErrorKind::Unsupported => Ok(u64::MAX),
-            // Little space left: just what is needed, then.
-            Err(error) if crate::error::out_of_space(&error) && target > end => {
-                file.allocate(from, end - from)
-                    .await
-                    .map_err(StorageError::io("allocate", path))?;
-                Ok(end)
-            }
-            Err(error) => Err(StorageError::io("allocate", path)(error)),
-        }
-    }
-
-    /// Flushes the segment that is written to.
-    pub async fn flush(self: Rc<Self>) -> Result<(), StorageError> {
-        let (base, written) = {
-            let state = self.state.borrow();
-            (state.writer.base, state.written)
-        };
-        let file = self.shard.file(&self, base, false).await?;
-        file.datasync().await.map_err(StorageError::io("flush", &self.log_path(base)))?;
-        self.flushed(written);
-        Ok(())
-    }
-
-    /// Notes that everything below `end` is on stable storage.
-    pub fn flushed(&self, end: flowstone_types::Offset) {
-        let mut state = self.state.borrow_mut();
-        state.flushed = state.flushed.max(end);
-        state.unflushed_since = None;
-        state.unflushed_records = state.core.end().0 - end.0;
-        state.flush_now = false;
-        // Batches behind `end` that asked for a flush still wait for theirs.
-        state.barrier = state.last_barrier.filter(|at| *at >= end).map(|_| end);
-    }
-
-    /// The writer leaves a segment: flushed first in every mode, so that whatever is found in a
-    /// later segment, this one is whole.
-    async fn end_segment(self: &Rc<Self>, sealed: &Rc<Sealed>) -> Result<(), StorageError> {
-        let needs_flush = {
-            let state = self.state.borrow();
-            assert_eq!(state.writer.base, sealed.segment.base);
-            assert_eq!(state.writer.position, sealed.segment.bytes);
-            state.flushed < state.written
-        };
-        if needs_flush && let Err(error) = self.clone().flush().await {
-            self.fail(&error);
-            return Err(error);
-        }
-        self.state.borrow_mut().writer = Writer::new(sealed.next);
-        self.store_sealed();
-        Ok(())
-    }
-
-    /// A write did not happen: wait for space, or give the log up.
-    fn trouble(self: &Rc<Self>, error: &StorageError) {
-        if !error.is_disk_full() {
-            self.fail(error);
-            return;
-        }
-        let mut state = self.state.borrow_mut();
-        if matches!(state.health, Health::Online) {
-            tracing::warn!(log = %self.path.display(), "disk full: writing stops until there is space");
-            state.health = Health::Full;
-            // What waits here keeps no one else from writing.
-            let waiting = state.room_waiting + state.room_in_flight;
-            (state.room_waiting, state.room_in_flight) = (0, 0);
+    fn write_back_if_large(self: &Rc<Self>) {
+        let state = self.state.borrow();
+        if state.unwritten_bytes() >= WRITE_BACK_BYTES && !state.writing {
             drop(state);
-            self.shard.room.give(waiting);
-            self.watcher.stalled(error);
+            self.write_back();
         }
+    }
+
+    /// Starts to write what is journaled to its segment.
+    pub fn write_back(self: &Rc<Self>) {
+        let (log, shard) = (self.clone(), self.shard.clone());
+        shard.writing_back.set(shard.writing_back.get() + 1);
+        spawn(async move {
+            if let Err(error) = log.write().await {
+                log.trouble(&error);
+            }
+            shard.writing_back.set(shard.writing_back.get() - 1);
+        });
     }
 }

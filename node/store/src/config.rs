@@ -18,6 +18,8 @@ pub struct StoreConfig {
     pub memory_bytes: usize,
     /// Bytes of batches written or waiting to be, at which [`crate::Store::room`] makes wait.
     pub waiting_bytes_max: usize,
+    /// Bytes of disk for the journal of each log directory, of this shard; 0 for none.
+    pub journal_bytes: u64,
     /// Files this shard keeps open.
     pub open_files_max: usize,
     /// `log.retention.check.interval.ms`.
@@ -38,6 +40,7 @@ impl StoreConfig {
             // A group of 4 MiB takes about 2 ms to write and flush, one of 16 MiB 7 ms (measured on
             // virtio NVMe); twice the former keeps the disk busy while acks leave.
             waiting_bytes_max: 8 << 20,
+            journal_bytes: 512 << 20,
             open_files_max: 1024,
             retention_check_ms: 300_000,
             checkpoint_ms: 60_000,

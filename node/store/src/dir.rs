@@ -17,6 +17,7 @@ use flowstone_types::{Offset, Uuid};
 use tracing::{info, warn};
 
 use crate::error::StorageError;
+use crate::redo::redo;
 
 /// One of `log.dirs`. Clones are the same directory; any shard may hold one.
 #[derive(Clone)]
@@ -94,6 +95,8 @@ impl LogDir {
                 }
             }
         }
+        redo(&path, &entries, &table.recovery_points).await?;
+        let entries = fs::read_dir(&path).await.map_err(StorageError::io("list", &path))?;
         for entry in entries.iter().filter(|entry| entry.is_dir) {
             if names::is_retired_dir(&entry.name) {
                 let retired = path.join(&entry.name);

@@ -2,25 +2,28 @@
 //!
 //! Separate because it is the only code that touches the files of logs, through the runtime alone,
 //! so that the same code runs in simulation. One [`Store`] per shard; a [`LogDir`] is what shards
-//! share. The way of a batch: [`Log::append`] gives it a place, `commit.rs` writes and flushes it
-//! with its group, the [`Watcher`] hears of it, [`Log::read`] serves it from the pages it was
-//! written from, later from disk.
+//! share. The way of a batch: [`Log::append`] gives it a place, `commit.rs` makes it durable with its
+//! group (small ones by `journal.rs`), the [`Watcher`] hears of it, `write.rs` brings it to its segment,
+//! [`Log::read`] serves it from the pages it was written from, later from disk.
 
 mod commit;
 mod config;
 mod dir;
 mod error;
 mod gather;
+mod journal;
 mod log;
 mod lru;
 mod open;
 mod read;
+mod redo;
 mod room;
 mod scan;
 mod seal;
 mod store;
 mod tail;
 mod tick;
+mod write;
 
 pub use commit::CommitStats;
 pub use config::{LogSpec, StoreConfig};

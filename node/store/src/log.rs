@@ -14,7 +14,7 @@ use flowstone_types::{LeaderEpoch, Offset, PartitionId, Timestamp, Uuid};
 use crate::dir::distrust;
 use crate::error::{AppendError, StorageError};
 use crate::store::Shard;
-use crate::tail::{Run, Tail, Waiting};
+use crate::tail::{Tail, Waiting};
 
 /// Who wants to know what becomes of a log. Called from the committer, outside of any borrow of the
 /// log: a watcher may append and read.
@@ -108,17 +108,20 @@ pub(crate) struct State {
     pub core: Core,
     pub health: Health,
     pub pending: VecDeque<Pending>,
-    /// A write that found no space.
-    pub stuck: Option<Run>,
     pub tail: Tail,
     pub writer: Writer,
+    /// Position in the writer's segment where the next run begins: behind it are runs that are built
+    /// and perhaps journaled, but not written to the segment.
+    pub built: u64,
     /// Segments that ended and are not stored yet, by base offset.
     pub sealing: BTreeMap<Offset, Rc<Sealed>>,
     /// A task stores them.
     pub storing: bool,
-    /// Everything below is written; flushed; durable by the log's mode.
+    /// Everything below is written to its segment; flushed there; on stable storage in the journal,
+    /// together with what is flushed; durable by the log's mode.
     pub written: Offset,
     pub flushed: Offset,
+    pub journaled: Offset,
     pub durable: Offset,
     /// The durable end that the watcher knows.
     pub told: Offset,
@@ -136,6 +139,10 @@ pub(crate) struct State {
     pub queued: bool,
     /// In its hands.
     pub busy: bool,
+    /// Being written to its segment.
+    pub writing: bool,
+    /// In the queue of those that are written to their segments where memory runs short.
+    pub awaits_write_back: bool,
     /// The active segment is not stored as a clean shutdown stores it.
     pub touched: bool,
     /// Bytes that count in the shard's room: not yet in a write, and in one.
@@ -152,13 +159,14 @@ impl State {
             core,
             health: Health::Online,
             pending: VecDeque::new(),
-            stuck: None,
             tail: Tail::default(),
+            built: writer.position,
             writer,
             sealing: BTreeMap::new(),
             storing: false,
             written: end,
             flushed: end,
+            journaled: end,
             durable: end,
             told: end,
             barrier: None,
@@ -168,6 +176,8 @@ impl State {
             flush_now: false,
             queued: false,
             busy: false,
+            writing: false,
+            awaits_write_back: false,
             touched: !is_stored,
             room_waiting: 0,
             room_in_flight: 0,
@@ -191,11 +201,23 @@ impl State {
     /// What meets the log's mode now.
     fn durable_now(&self) -> Offset {
         let end = match self.core.config().durability {
-            Durability::Flushed => self.flushed,
+            Durability::Flushed => self.stable(),
             Durability::Written => self.written,
             Durability::Memory => self.core.end(),
         };
-        end.min(self.barrier.unwrap_or(end)).max(self.flushed)
+        end.min(self.barrier.unwrap_or(end)).max(self.stable())
+    }
+
+    /// Everything below is on stable storage, in its segment or in the journal.
+    fn stable(&self) -> Offset {
+        self.flushed.max(self.journaled)
+    }
+
+    /// Counts what is built and not written as lost; returns how many bytes it is.
+    pub fn give_up_built(&mut self) -> u64 {
+        let bytes = self.unwritten_bytes();
+        self.built = self.writer.position;
+        bytes
     }
 }
 
@@ -420,19 +442,20 @@ impl Inner {
             return;
         }
         tracing::error!(log = %self.path.display(), %error, "the log goes offline");
-        let durable = state.flushed.max(match state.core.config().durability {
-            Durability::Flushed => state.flushed,
+        let durable = state.stable().max(match state.core.config().durability {
+            Durability::Flushed => Offset::ZERO,
             Durability::Written | Durability::Memory => state.written,
         });
         state.durable = state.durable.min(durable);
         state.tail.truncate(durable);
         state.pending.clear();
-        state.stuck = None;
+        let unwritten = state.give_up_built();
         state.health = Health::Failed(error.clone());
         let waiting =
             std::mem::take(&mut state.room_waiting) + std::mem::take(&mut state.room_in_flight);
         drop(state);
         self.shard.room.give(waiting);
+        self.shard.unwritten.set(self.shard.unwritten.get().saturating_sub(unwritten));
         // A flush that failed once says yes the next time, and lies (fsyncgate): the next recovery
         // must not build on what it reads here, but write it anew.
         let path = self.path.clone();

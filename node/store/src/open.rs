@@ -18,11 +18,11 @@ use flowstone_runtime::{Buffer, File, OpenOptions, PAGE_BYTES, fs, now, wall_clo
 use flowstone_types::{Offset, Uuid};
 use tracing::{info, warn};
 
-use crate::commit::WRITE_BYTES_MAX;
 use crate::dir::LogDir;
 use crate::error::StorageError;
 use crate::log::Writer;
 use crate::scan::SegmentScan;
+use crate::write::WRITE_BYTES_MAX;
 
 /// A segment up to this size is read whole rather than by its indexes: one read instead of three.
 const READ_WHOLE_BYTES: u64 = 128 << 10;

@@ -1,7 +1,7 @@
 //! The storage of one shard: its open logs, its memory, its files.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -14,6 +14,7 @@ use crate::commit::{CommitStats, Committer};
 use crate::config::{LogSpec, StoreConfig};
 use crate::error::StorageError;
 use crate::gather::gather_bounded;
+use crate::journal::Journal;
 use crate::log::{Health, Inner, Log, State, Watcher, Writer};
 use crate::lru::Lru;
 use crate::open;
@@ -40,6 +41,11 @@ pub(crate) struct Shard {
     pub config: StoreConfig,
     pub committers: Vec<Rc<Committer>>,
     pub room: Room,
+    /// Bytes that are built and not in their segments; logs that have some, by when that began; and how
+    /// many are being written.
+    pub unwritten: Cell<u64>,
+    pub journaled: RefCell<VecDeque<Rc<Inner>>>,
+    pub writing_back: Cell<usize>,
     pub indexes: RefCell<Lru<(u64, Offset), Rc<Indexes>>>,
     ahead: RefCell<Lru<(u64, Offset), Slot>>,
     /// Logs that could not store a sealed segment.
@@ -78,14 +84,20 @@ pub struct Usage {
 impl Store {
     /// The store of this shard.
     pub fn new(config: StoreConfig) -> Self {
+        let journal = |dir: &crate::dir::LogDir| {
+            Journal::new(dir.path().to_owned(), config.direct_io, config.journal_bytes)
+        };
         let committers: Vec<_> =
-            config.dirs.iter().map(|_| Rc::new(Committer::default())).collect();
+            config.dirs.iter().map(|dir| Rc::new(Committer::new(journal(dir)))).collect();
         for committer in &committers {
             spawn(committer.clone().run());
         }
         Self(Rc::new(Shard {
             committers,
             room: Room::new(config.waiting_bytes_max),
+            unwritten: Cell::default(),
+            journaled: RefCell::default(),
+            writing_back: Cell::default(),
             indexes: RefCell::new(Lru::new(config.memory_bytes / 8)),
             ahead: RefCell::new(Lru::new(config.memory_bytes / 8)),
             unstored: RefCell::default(),
@@ -204,10 +216,16 @@ impl Store {
         shard.closed.set(true);
         let logs: Vec<Log> = shard.logs.borrow().values().cloned().collect();
         let results =
-            gather_bounded(logs, OPEN_AT_ONCE, |log| async move { log.0.close_cleanly().await })
-                .await;
-        for committer in &shard.committers {
+            gather_bounded(
+                logs.clone(),
+                OPEN_AT_ONCE,
+                |log| async move { log.0.close_cleanly().await },
+            )
+            .await;
+        for (at, committer) in shard.committers.iter().enumerate() {
             committer.stop();
+            let mut of_dir = logs.iter().zip(&results).filter(|(log, _)| log.0.dir == at);
+            committer.journal.close(of_dir.all(|(_, result)| result.is_ok())).await;
         }
         shard.logs.borrow_mut().clear();
         shard.files.borrow_mut().forget(|_| true);
@@ -234,6 +252,7 @@ impl Store {
             commits.groups += one.groups;
             commits.logs += one.logs;
             commits.bytes += one.bytes;
+            commits.journaled += one.journaled;
             commits.flushes += one.flushes;
             commits.nanos += one.nanos;
             commits.nanos_max = commits.nanos_max.max(one.nanos_max);
@@ -392,13 +411,18 @@ impl Shard {
                 continue;
             };
             let mut state = inner.state.borrow_mut();
-            state.tail.drop_oldest();
-            let left = state.tail.memory();
+            let written = state.written;
+            let is_dropped = state.tail.drop_oldest(written);
+            let (left, writing) = (state.tail.memory(), state.writing);
             drop(state);
-            if left == 0 {
-                tails.remove(oldest);
-            } else {
+            if is_dropped && left > 0 {
                 tails.reweigh(oldest, left);
+                continue;
+            }
+            // Empty, or not in its segment yet: it counts again once it is.
+            tails.remove(oldest);
+            if !is_dropped && left > 0 && !writing {
+                inner.write_back();
             }
         }
     }
@@ -412,10 +436,12 @@ impl Inner {
             let waiting = std::mem::take(&mut state.room_waiting);
             state.health = Health::Closed;
             state.pending.clear();
-            state.stuck = None;
             self.shard.room.give(waiting);
         }
-        self.quiet(|state| !state.busy && !state.storing).await;
+        self.quiet(|state| !state.busy && !state.storing && !state.writing).await;
+        let unwritten = self.state.borrow_mut().give_up_built();
+        self.shard.unwritten.set(self.shard.unwritten.get().saturating_sub(unwritten));
+        self.shard.journaled.borrow_mut().retain(|log| log.id != self.id);
         self.shard.forget_log(self.id);
         self.state.borrow_mut().tail = crate::tail::Tail::default();
     }
@@ -434,7 +460,7 @@ impl Inner {
     /// Writes and flushes what waits, stores all that a clean shutdown stores, and closes.
     async fn close_cleanly(self: Rc<Self>) -> Result<(), StorageError> {
         self.quiet(|state| {
-            let done = state.pending.is_empty() && state.stuck.is_none();
+            let done = state.pending.is_empty();
             let online = matches!(state.health, Health::Online);
             !state.busy && !state.storing && (done || !online)
         })
@@ -444,6 +470,10 @@ impl Inner {
             Health::Full => Err(StorageError::DiskFull(self.path.clone())),
             Health::Failed(ref error) => Err(error.clone()),
             Health::Closed => return Ok(()),
+        };
+        let result = match result {
+            Ok(()) => self.write().await,
+            Err(error) => Err(error),
         };
         let result = match result {
             Ok(()) => match self.store_sealed_at_last().await {
@@ -476,7 +506,7 @@ impl Inner {
         };
         if sealed.segment.bytes > 0 {
             if unflushed {
-                self.clone().flush().await?;
+                self.flush().await?;
             }
             self.store_segment(&sealed).await?;
         }

@@ -63,15 +63,41 @@ impl Run {
     }
 
     /// The run's batches.
-    fn batches(&self) -> Bytes {
+    pub fn batches(&self) -> &[u8] {
+        &self.pages[self.range()]
+    }
+
+    /// Their bytes.
+    pub fn len(&self) -> usize {
+        (self.end - self.start) as usize
+    }
+
+    fn range(&self) -> std::ops::Range<usize> {
         let at = |position: u64| (position - self.pages_at) as usize;
-        self.pages.slice(at(self.start)..at(self.end))
+        at(self.start)..at(self.end)
     }
 
     /// Memory it holds: pooled buffers come in powers of two.
     fn memory(&self) -> usize {
         self.pages.len().next_power_of_two()
     }
+}
+
+/// Runs that one write takes.
+const WRITE_RUNS_MAX: usize = 512;
+
+/// What one write brings to a segment.
+pub struct Unwritten {
+    /// Base of the segment.
+    pub segment: Offset,
+    /// Position of the first byte: of a page.
+    pub at: u64,
+    /// Whole pages that follow each other.
+    pub parts: Vec<Bytes>,
+    /// Position after the last batch.
+    pub end: u64,
+    /// The offset after it.
+    pub next: Offset,
 }
 
 /// The runs of one log that are kept.
@@ -102,11 +128,34 @@ impl Tail {
         self.runs.push_back(run);
     }
 
-    /// Lets the oldest run go.
-    pub fn drop_oldest(&mut self) {
-        if let Some(run) = self.runs.pop_front() {
-            self.memory -= run.memory();
+    /// Lets the oldest run go, if its segment has it: `written` is where that ends. Returns whether it
+    /// could.
+    pub fn drop_oldest(&mut self, written: Offset) -> bool {
+        let dropped = self.runs.pop_front_if(|run| run.next <= written);
+        self.memory -= dropped.as_ref().map_or(0, Run::memory);
+        dropped.is_some()
+    }
+
+    /// What is not in its segment, where that ends at `written`: as much as one write takes. All of it
+    /// is of one segment: the next one is begun only once this one is whole.
+    pub fn unwritten(&self, written: Offset) -> Option<Unwritten> {
+        let from = self.runs.partition_point(|run| run.next <= written);
+        let to = self.runs.len().min(from + WRITE_RUNS_MAX);
+        let (first, last) = (self.runs.get(from)?, &self.runs[to - 1]);
+        let mut parts = Vec::with_capacity(to - from);
+        for (run, next) in self.runs.range(from..to).zip(self.runs.range(from + 1..to)) {
+            assert_eq!(
+                (run.segment, run.end),
+                (next.segment, next.start),
+                "runs follow each other"
+            );
+            // The page in which the next run begins is whole only there.
+            let pages = (next.pages_at - run.pages_at) as usize;
+            parts.extend((pages > 0).then(|| run.pages.slice(..pages)));
         }
+        parts.push(last.pages.clone());
+        let Run { segment, next, end, .. } = *last;
+        Some(Unwritten { segment, at: first.pages_at, parts, end, next })
     }
 
     /// Forgets what is not below `end`.
@@ -140,7 +189,7 @@ impl Tail {
         let at = self.runs.partition_point(|run| run.first <= wanted.from) - 1;
         let (mut parts, mut left) = (Vec::new(), wanted.bytes_max);
         for run in self.runs.range(at..) {
-            let mut batches = run.batches();
+            let mut batches = run.pages.slice(run.range());
             if parts.is_empty() && run.segment == active {
                 let indexed = u64::from(index.floor(wanted.from));
                 if (run.start..run.end).contains(&indexed) {

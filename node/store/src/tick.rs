@@ -119,13 +119,13 @@ impl Inner {
     /// Gives up what retention says may go; returns the bases of the segments to be removed.
     async fn retain(self: &Rc<Self>, now: Timestamp) -> Result<Vec<Offset>, ReadError> {
         loop {
-            let (expired, flushed) = {
+            let expired = {
                 let state = self.state.borrow();
                 let goes_on = matches!(state.health, Health::Online | Health::Full);
                 if !goes_on || self.shard.closed.get() {
                     return Ok(Vec::new());
                 }
-                (state.core.expired(now, state.flushed.min(state.durable)), state.flushed)
+                state.core.expired(now, state.flushed.min(state.durable))
             };
             match expired {
                 Expired::Nothing => return Ok(Vec::new()),
@@ -135,9 +135,12 @@ impl Inner {
                     self.state.borrow_mut().core.dated(base, times.times.last());
                 }
                 Expired::Active => {
+                    let journaled = self.state.borrow().journaled;
+                    self.clone().settle(journaled).await?;
                     {
                         let mut state = self.state.borrow_mut();
-                        if !state.pending.is_empty() || state.busy || flushed < state.core.end() {
+                        let is_flushed = state.flushed >= state.core.end();
+                        if !state.pending.is_empty() || state.busy || !is_flushed {
                             return Ok(Vec::new()); // Someone writes: next time.
                         }
                         let sealed = state.core.roll(now);

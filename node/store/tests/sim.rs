@@ -35,6 +35,8 @@ async fn life(control: Control, promised: Promised, config: LogConfig) {
     let (dir, store) = store_with(Path::new(DATA), |config| {
         config.memory_bytes = 1 << 20;
         config.open_files_max = 4;
+        // Small, so that its files take turns; or none.
+        config.journal_bytes = (control.random() % 4) << 18;
     })
     .await;
     let mut logs = Vec::new();

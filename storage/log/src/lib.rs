@@ -9,6 +9,7 @@ mod checkpoint;
 mod config;
 mod epochs;
 mod index;
+pub mod journal;
 mod log;
 pub mod names;
 pub use names::FileKind;

@@ -44,6 +44,11 @@ pub fn segment_file(base: Offset, kind: FileKind) -> String {
     format!("{:020}{}", base.0, kind.suffix())
 }
 
+/// Name of a journal's file with this number.
+pub fn journal(number: u64) -> String {
+    format!("{JOURNAL}{number:016x}")
+}
+
 /// Ends the name of a file that waits for its removal.
 pub const DELETED: &str = ".deleted";
 /// Ends the name of an unfinished result of Kafka's compaction.
@@ -67,6 +72,8 @@ pub const HIGH_WATERMARKS: &str = "replication-offset-checkpoint";
 /// Present where a write or flush of this log failed (our own file; Kafka knows none): what is in the
 /// page cache and in files may not be on the disk, whatever a later flush says.
 pub const DISTRUSTED: &str = "flowstone-distrusted";
+/// Begins the name of a journal's file (our own: see [`crate::journal`]); a number follows.
+pub const JOURNAL: &str = "flowstone-journal-";
 /// Ends the name of a partition directory that waits for its removal.
 pub const DELETE_DIR: &str = "-delete";
 /// Ends the name of a partition directory that belongs to no topic we know.

@@ -118,6 +118,8 @@ typed_keys! {
         "CPUs to run on, such as 0-3,8; all that the process may use where not set.";
     "flowstone.memory.bytes" memory_bytes: Option<i64> = none, at_least(67_108_864), ReadOnly,
         "Most memory for caches and requests together; a share of the host or cgroup where not set.";
+    "flowstone.journal.bytes" journal_bytes: i64 = "536870912", at_least(0), ReadOnly,
+        "Most disk for the journals of a log directory, in which small commits of many partitions share one write; 0 for none.";
     "flowstone.metrics.listener" metrics_listener: String = "127.0.0.1:9644", ANY, ReadOnly,
         "Address of /metrics, /healthz and /readyz, as host:port; empty is off.";
     "flowstone.log.format" log_format: LogFormat = "auto", Range::OneOf(LogFormat::NAMES), ReadOnly,

@@ -192,6 +192,7 @@ async fn run(outside: &Rc<Outside>, shard: usize) -> Result<(), StorageError> {
     config.waiting_bytes_max = 64 << 10;
     config.open_files_max = 4;
     config.checkpoint_ms = 150;
+    config.journal_bytes = (random_u64() % 3) << 19; // None, or small.
     let store = Store::new(config);
     for (index, partition) in outside.partitions.iter().enumerate() {
         if index % shard_count() != shard {

@@ -1,0 +1,175 @@
+//! After a crash: what the journal brought and the segments may lack is put where it belongs.
+//!
+//! Runs before any log of the directory is opened, so that recovery finds segments as if they had been
+//! written directly, and judges them as it always does. Invariants: the journal's files go only when
+//! all of it is flushed in the segments; doing it twice changes nothing.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+use bytes::Bytes;
+use flowstone_log::journal::{Entry, FRAME_HEAD_BYTES, Frame, frame_len};
+use flowstone_log::{FileKind, Offsets, names};
+use flowstone_runtime::{Buffer, DirEntry, File, OpenOptions, PAGE_BYTES, fs};
+use flowstone_types::{Offset, Uuid};
+use tracing::info;
+
+use crate::error::StorageError;
+use crate::gather::gather_bounded;
+use crate::open::partition_topic;
+
+/// Partitions that are worked on at once.
+const AT_ONCE: usize = 32;
+/// Bytes that one write brings where pieces follow each other.
+const WRITE_BYTES: usize = 1 << 20;
+
+/// Where a piece of a segment stands in the journal.
+struct Piece {
+    segment: Offset,
+    position: u64,
+    file: Rc<(File, PathBuf)>,
+    at: u64,
+    len: usize,
+}
+
+/// A partition with its pieces, in the order in which they were journaled.
+type Pieces = BTreeMap<(String, i32, Uuid), Vec<Piece>>;
+
+/// Redoes the journal's files among `entries` of the directory `dir`, and removes them.
+/// `recovery_points` tells which segments are stored, and perhaps gone since.
+pub(crate) async fn redo(
+    dir: &Path,
+    entries: &[DirEntry],
+    recovery_points: &Offsets,
+) -> Result<(), StorageError> {
+    let journals = entries.iter().filter(|entry| entry.name.starts_with(names::JOURNAL));
+    let journals: Vec<PathBuf> = journals.map(|entry| dir.join(&entry.name)).collect();
+    if journals.is_empty() {
+        return Ok(());
+    }
+    let mut pieces = Pieces::new();
+    for path in &journals {
+        let file = File::open(path, OpenOptions::default()).await;
+        let file = Rc::new((file.map_err(StorageError::io("open", path))?, path.clone()));
+        index(&file, &mut pieces, recovery_points).await?;
+    }
+    let (partitions, dir_path) = (pieces.len(), Rc::<Path>::from(dir));
+    let redone = gather_bounded(pieces.into_iter().collect(), AT_ONCE, |(partition, pieces)| {
+        let dir = dir_path.clone();
+        async move { redo_partition(&dir, &partition, pieces).await }
+    });
+    let mut bytes = 0;
+    for outcome in redone.await {
+        bytes += outcome?;
+    }
+    for path in &journals {
+        fs::remove_file(path).await.map_err(StorageError::io("remove", path))?;
+    }
+    fs::sync_dir(dir).await.map_err(StorageError::io("flush", dir))?;
+    info!(dir = %dir.display(), partitions, bytes, "redid the journal");
+    Ok(())
+}
+
+/// Notes what the frames of one file bring, up to the first that is torn or of an earlier use.
+async fn index(
+    file: &Rc<(File, PathBuf)>,
+    pieces: &mut Pieces,
+    recovery_points: &Offsets,
+) -> Result<(), StorageError> {
+    let (mut at, mut generation, mut number) = (0, None, 0);
+    while let Some((frame, len)) = read_frame(file, at).await? {
+        if frame.number != number || *generation.get_or_insert(frame.generation) != frame.generation
+        {
+            break;
+        }
+        for Entry { topic_id, topic, index, segment, position, bytes } in frame.entries {
+            let partition = (topic, index);
+            let stored = recovery_points.get(&partition).is_some_and(|point| segment < *point);
+            if !stored {
+                let (at, len) = (at + bytes.start as u64, bytes.len());
+                let piece = Piece { segment, position, file: file.clone(), at, len };
+                let (topic, index) = partition;
+                pieces.entry((topic, index, topic_id)).or_default().push(piece);
+            }
+        }
+        at += len.next_multiple_of(PAGE_BYTES) as u64;
+        number += 1;
+    }
+    Ok(())
+}
+
+async fn read_frame(
+    file: &(File, PathBuf),
+    at: u64,
+) -> Result<Option<(Frame, usize)>, StorageError> {
+    let head = read(file, at, FRAME_HEAD_BYTES).await?;
+    let Some(len) = frame_len(&head) else { return Ok(None) };
+    let frame = read(file, at, len).await?;
+    Ok(Frame::parse(&frame).map(|frame| (frame, len)))
+}
+
+/// Up to `len` bytes from `at`.
+async fn read((file, path): &(File, PathBuf), at: u64, len: usize) -> Result<Bytes, StorageError> {
+    let (result, mut buffer) = file.read_at(Buffer::with_capacity(len), at).await;
+    result.map_err(StorageError::io("read", path))?;
+    buffer.truncate(len);
+    Ok(buffer.freeze())
+}
+
+/// Puts the pieces of one partition in place, flushed; returns how many bytes they are.
+async fn redo_partition(
+    dir: &Path,
+    (topic, index, id): &(String, i32, Uuid),
+    mut pieces: Vec<Piece>,
+) -> Result<u64, StorageError> {
+    let path = dir.join(names::partition_dir(topic, *index));
+    // The directory was on stable storage, with its topic's id, before anything of it was journaled: if
+    // it is not there, or another topic's, this one was deleted.
+    let is_there = fs::exists(&path).await.map_err(StorageError::io("find", &path))?;
+    if !is_there || partition_topic(&path).await? != Some(*id) {
+        return Ok(0);
+    }
+    let marker = path.join(names::DISTRUSTED);
+    let is_distrusted = fs::exists(&marker).await.map_err(StorageError::io("find", &marker))?;
+    // Stable: what was journaled twice at one place is the same.
+    pieces.sort_by_key(|piece| (piece.segment, piece.position));
+    let bytes = pieces.iter().map(|piece| piece.len as u64).sum();
+    for of_segment in pieces.chunk_by(|a, b| a.segment == b.segment) {
+        let log = path.join(names::segment_file(of_segment[0].segment, FileKind::Log));
+        let options = OpenOptions { write: true, ..OpenOptions::default() };
+        let file = File::open(&log, options).await.map_err(StorageError::io("open", &log))?;
+        let follows = |a: &Piece, b: &Piece| a.position + a.len as u64 == b.position;
+        for row in of_segment.chunk_by(follows) {
+            write_row(&file, row).await?.map_err(StorageError::io("write", &log))?;
+        }
+        if is_distrusted {
+            // A flush that failed may have lost the file's size for good: no later one speaks of it,
+            // unless it changes.
+            let resize = async {
+                let len = file.len().await?;
+                file.set_len(len + PAGE_BYTES as u64).await?;
+                file.set_len(len).await
+            };
+            resize.await.map_err(StorageError::io("cut", &log))?;
+        }
+        file.sync().await.map_err(StorageError::io("flush", &log))?;
+    }
+    Ok(bytes)
+}
+
+/// Writes pieces that follow each other.
+async fn write_row(file: &File, row: &[Piece]) -> Result<std::io::Result<()>, StorageError> {
+    let (mut parts, mut bytes, mut at) = (Vec::new(), 0, row[0].position);
+    for (number, piece) in row.iter().enumerate() {
+        parts.push(read(&piece.file, piece.at, piece.len).await?);
+        bytes += piece.len;
+        if bytes >= WRITE_BYTES || number + 1 == row.len() {
+            if let Err(error) = file.write_at(std::mem::take(&mut parts), at).await {
+                return Ok(Err(error));
+            }
+            (at, bytes) = (at + bytes as u64, 0);
+        }
+    }
+    Ok(Ok(()))
+}

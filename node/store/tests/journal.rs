@@ -1,0 +1,151 @@
+//! The journal on a simulated disk: what it brings, that its failure costs nothing, what it leaves.
+
+mod common;
+
+use std::cell::Cell;
+use std::path::Path;
+use std::rc::Rc;
+use std::time::Duration;
+
+use common::*;
+use flowstone_runtime::sim::{DiskOperation, MachineId, World};
+use flowstone_runtime::{sleep, wall_clock};
+use flowstone_store::{LogConfig, Store};
+use flowstone_types::Offset;
+
+const DATA: &str = "/data";
+const LOGS: usize = 8;
+
+/// How far every log is acknowledged, and how many groups went to the journal.
+#[derive(Default)]
+struct Told {
+    acknowledged: Cell<i64>,
+    journaled: Cell<u64>,
+}
+
+async fn store() -> (flowstone_store::LogDir, Store) {
+    store_with(Path::new(DATA), |config| config.journal_bytes = 1 << 20).await
+}
+
+/// One batch for each log at a time, acknowledged before the next.
+async fn append_rounds(store: &Store, told: &Told, rounds: i64) {
+    let mut logs = Vec::new();
+    for index in 0..LOGS {
+        let opened = open_at(store, "topic", index as i32, LogConfig::default()).await;
+        assert!(opened.0.durable_end().0 >= told.acknowledged.get(), "acknowledged, and gone");
+        let bytes = opened.0.read(Offset::ZERO, opened.0.log_end(), 16 << 20, true).await;
+        let found = numbers(&bytes.unwrap().parts.concat());
+        assert_eq!(found, (0..found.len() as u64).collect::<Vec<_>>());
+        logs.push(opened);
+    }
+    for _ in 0..rounds {
+        for (log, _) in &logs {
+            append(log, batch_of(log.log_end().0 as u64, 500, wall_clock().0));
+        }
+        for (log, ear) in &logs {
+            ear.until_durable(log.log_end().0).await;
+        }
+        let least = logs.iter().map(|(log, _)| log.durable_end().0).min();
+        told.acknowledged.set(least.unwrap_or(0));
+        told.journaled.set(store.usage().commits.journaled);
+        sleep(Duration::from_millis(1)).await;
+    }
+}
+
+fn journals(world: &World, machine: MachineId) -> usize {
+    let is_journal = |path: &Path| path.to_string_lossy().contains("flowstone-journal-");
+    world.files(machine).keys().filter(|path| is_journal(path)).count()
+}
+
+fn live_on(world: &World, machine: MachineId, told: &Rc<Told>, rounds: i64) {
+    let told = told.clone();
+    world.boot(machine, 1, move |_| {
+        let told = told.clone();
+        async move {
+            let (_, store) = store().await;
+            append_rounds(&store, &told, rounds).await;
+            std::future::pending::<()>().await;
+        }
+    });
+    world.run_for(Duration::from_secs(5));
+}
+
+#[test]
+fn groups_of_many_logs_are_durable_with_one_write_before_their_segments_are() {
+    for seed in 0..10 {
+        let (world, told) = (World::new(seed), Rc::new(Told::default()));
+        let machine = world.machine("node");
+        live_on(&world, machine, &told, 60);
+        assert_eq!(told.acknowledged.get(), 60);
+        assert!(told.journaled.get() > 30, "{} groups were journaled", told.journaled.get());
+        assert!(journals(&world, machine) > 0);
+        // Some of it is in no segment: a power cut must not take it.
+        world.power_loss(machine);
+        live_on(&world, machine, &told, 0);
+        assert_eq!(journals(&world, machine), 0, "all of it is in the segments");
+        // Doing it twice, or half: the same.
+        world.crash(machine);
+        live_on(&world, machine, &told, 60);
+        world.power_loss(machine);
+        let kept = told.clone();
+        world.boot(machine, 1, move |_| {
+            let kept = kept.clone();
+            async move {
+                let (_, store) = store().await;
+                append_rounds(&store, &kept, 0).await;
+            }
+        });
+        world.run_for(Duration::from_micros(world.random() % 20_000));
+        world.power_loss(machine);
+        live_on(&world, machine, &told, 1);
+        assert_eq!(told.acknowledged.get(), 121);
+    }
+}
+
+#[test]
+fn a_journal_that_fails_is_done_without_and_no_log_with_it() {
+    for seed in 0..10 {
+        let (world, told) = (World::new(seed), Rc::new(Told::default()));
+        let machine = world.machine("node");
+        let kept = told.clone();
+        world.boot(machine, 1, move |_| {
+            let kept = kept.clone();
+            async move {
+                let (_, store) = store().await;
+                append_rounds(&store, &kept, 200).await;
+                std::future::pending::<()>().await;
+            }
+        });
+        while told.journaled.get() < 20 {
+            world.run_for(Duration::from_millis(1));
+        }
+        world.fail_next(machine, DiskOperation::Write, "flowstone-journal-", 1);
+        world.run_for(Duration::from_secs(5));
+        assert_eq!(told.acknowledged.get(), 200, "the segments were written directly");
+        assert!(told.journaled.get() < 100, "a journal that failed is not believed again");
+        world.power_loss(machine);
+        live_on(&world, machine, &told, 0);
+    }
+}
+
+#[test]
+fn a_clean_stop_leaves_no_journal() {
+    let world = World::new(7);
+    let (machine, told) = (world.machine("node"), Rc::new(Told::default()));
+    let kept = told.clone();
+    world.boot(machine, 1, move |_| {
+        let kept = kept.clone();
+        async move {
+            let (dir, store) = store().await;
+            append_rounds(&store, &kept, 60).await;
+            store.shutdown().await.unwrap();
+            dir.close(-1).await.unwrap();
+        }
+    });
+    world.run_for(Duration::from_secs(5));
+    assert!(told.journaled.get() > 30);
+    assert!(!world.is_running(machine));
+    assert_eq!(journals(&world, machine), 0);
+    live_on(&world, machine, &told, 1);
+    assert_eq!(told.acknowledged.get(), 61);
+}
