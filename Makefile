@@ -12,7 +12,7 @@ PYTEST := $(BUILD)/clients/venv/bin/pytest -c tools/clients/pytest.ini
 .DEFAULT_GOAL := help
 
 help: ## Says what there is to make.
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 
 cargo:
 	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust 1.95 or newer with rustup (https://rustup.rs), open a new shell, and run make again" >&2; exit 1; }
@@ -56,7 +56,7 @@ micro: cargo ## The pure hot parts by criterion, and the produce path's instruct
 	cargo bench --locked -p flowstone-micro
 
 flame: cargo ## A flame graph of the broker under one row's load: ROW=produce-16k.
-	@$(SETUP) base jars perf
+	@$(SETUP) base jars perf inferno
 	cargo build --release --locked -p flowstone-blast
 	$(if $(FLOWSTONED),,cargo build --release --locked -p flowstone-broker)
 	@python3 benches/compare --flame $(or $(ROW),produce-16k)

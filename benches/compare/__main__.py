@@ -4,10 +4,13 @@ import argparse
 import json
 import os
 import resource
+import subprocess
 import sys
 import time
+from pathlib import Path
 
 import places  # First: it makes tools/clients/harness importable.
+import flame
 import report
 from brokers import SIDES, new, remove
 from clients import ClientFailed, Feeder
@@ -15,6 +18,9 @@ from harness.broker import BrokerDied
 from machine import described
 from rows import ROWS
 
+# The tour of five minutes.
+QUICK_ROWS = ["produce-16k", "one-record", "fetch-warm", "latency-1k", "start", "kill-active"]
+QUICK_SIDES = ["flowstone", "kafka"]
 SPOILED_MAX = 2  # Rounds of a row and side that are repeated because somebody else used the machine.
 
 
@@ -102,22 +108,32 @@ def starting_rows(bench, rows, sides, results):
 def options_of(arguments):
     names = [row.name for row in ROWS]
     parser = argparse.ArgumentParser(prog="make bench", description="Flowstone beside Apache Kafka. Rows: " + ", ".join(names))
-    parser.add_argument("--rows", default=os.environ.get("ROWS") or ",".join(names), help="some of them, by comma (ROWS=)")
-    parser.add_argument("--brokers", default=os.environ.get("BROKERS") or ",".join(SIDES), help="sides, by comma (BROKERS=): " + ", ".join(SIDES))
+    parser.add_argument("--rows", default=os.environ.get("ROWS"), help="some of them, by comma (ROWS=)")
+    parser.add_argument("--brokers", default=os.environ.get("BROKERS"), help="sides, by comma (BROKERS=): " + ", ".join(SIDES))
     parser.add_argument("--rounds", type=int, default=int(os.environ.get("ROUNDS") or 0), help="rounds of every row (ROUNDS=)")
     parser.add_argument("--quick", action="store_true", help="one short round")
     parser.add_argument("--feed-mib", type=int, default=int(os.environ.get("FEED_MIB") or 1 << 20), help="most memory that is kept touched; 0: none (FEED_MIB=)")
     keep = bool(os.environ.get("KEEP_SPOILED"))
     parser.add_argument("--keep-spoiled", action="store_true", default=keep, help="repeat no round because others used the machine; they are marked (KEEP_SPOILED=1)")
+    parser.add_argument("--flame", metavar="ROW", choices=names, help="no figures: a flame graph of Flowstone under this row's load")
     options = parser.parse_args(arguments)
     options.rounds = options.rounds or (1 if options.quick else 3)
-    options.rows = options.rows.split(",")
-    options.brokers = options.brokers.split(",")
+    options.rows = options.rows.split(",") if options.rows else QUICK_ROWS if options.quick else names
+    options.brokers = options.brokers.split(",") if options.brokers else QUICK_SIDES if options.quick else list(SIDES)
     for given, known in ((options.rows, names), (options.brokers, SIDES)):
         for name in given:
             if name not in known:
                 parser.error(f"{name!r} is none of {', '.join(known)}")
     return options
+
+
+def draw(folder):
+    """Charts beside the results, by the Python that has matplotlib."""
+    python = places.CLIENTS / "charts" / "bin" / "python"
+    if python.exists():
+        subprocess.run([python, Path(__file__).with_name("charts.py"), folder / "results.json"], check=False)
+    else:
+        print("No charts: tools/clients/setup.sh charts brings matplotlib")
 
 
 def main():
@@ -132,6 +148,10 @@ def main():
     folder.mkdir(parents=True, exist_ok=True)
     bench = Bench(options)
     results = report.Results(described(), options)
+    if options.flame:
+        bench.say(flame.draw(bench, next(row for row in ROWS if row.name == options.flame)))
+        bench.feeder.close()
+        return
     rows = [row for row in ROWS if row.name in options.rows]
     bench.say(results.machine["line"])
     try:
@@ -142,8 +162,12 @@ def main():
     finally:
         bench.feeder.close()
         (folder / "results.json").write_text(json.dumps(results.document(), indent=1))
-    print(report.table(results, rows), end="")
-    print(f"\nEvery sample: {folder}/results.json")
+    table = report.table(results, rows)
+    (folder / "table.txt").write_text(results.machine["line"] + "\n" + table)
+    (folder / "table.md").write_text(report.markdown(results, rows))
+    print(table, end="")
+    print(f"\nEvery sample: {folder}/results.json; the table: table.txt, and table.md for a README")
+    draw(folder)
     sys.exit(1 if results.failures else 0)
 
 

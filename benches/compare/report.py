@@ -37,7 +37,7 @@ class Results:
 
     def document(self):
         rows = [
-            {"row": row, "side": side, "durability": SIDES[side].durability, "samples": samples}
+            {"row": row, "side": side, "title": SIDES[side].title, "durability": SIDES[side].durability, "samples": samples}
             for (row, side), samples in self.samples.items()
         ]
         return {"machine": self.machine, "options": self.options, "rows": rows, "failures": self.failures}
@@ -137,4 +137,25 @@ def table(results, rows):
             told = [f"{metric.title} {ranged(results, row, side, metric)}" for metric in (row.metric, *row.extra)]
             lines.append(f"  {SIDES[side].title}: {'; '.join(told)}")
         lines += [f"  {goal['verdict']}: {goal['what']} {goal['text']}" for goal in goals(results, row)]
+    return "\n".join(lines) + "\n"
+
+
+def markdown(results, rows):
+    """One line a row for a README: Flowstone, Kafka, and how the goals fared."""
+    lines = [
+        f"Measured on {results.machine['line']}. Median of {results.options['rounds']} rounds, in brackets the range.",
+        "",
+        "| row | figure | Flowstone, flushed | Kafka 4.3.1, not flushed | Kafka, `flush.messages=1` | |",
+        "|---|---|---:|---:|---:|---|",
+    ]
+    for row in rows:
+        if not any(results.kept(row, side) for side in row.sides):
+            continue
+        told = "; ".join(f"{goal['text']}: {goal['verdict']}" for goal in goals(results, row))
+        for metric in (row.metric, *row.extra):
+            cells = [ranged(results, row, side, metric) for side in ("flowstone", "kafka", "kafka-flush")]
+            if "flowstone-2" in row.sides:
+                cells[1] = f"two shards: {ranged(results, row, 'flowstone-2', metric)}"
+            first = metric is row.metric
+            lines.append(f"| {row.title if first else ''} | {metric.title} | {' | '.join(cells)} | {told if first else ''} |")
     return "\n".join(lines) + "\n"

@@ -98,8 +98,7 @@ def per_request(spent):
 def run(bench, row, side, broker, topic):
     """Creates the row's topic, warms up, measures, checks, deletes it. Returns the sample."""
     load = row.load
-    config = [word for key, value in side.topic.items() for word in ("--config", f"{key}={value}")]
-    create(broker, topic, load.partitions, config)
+    create(broker, topic, load.partitions, side)
     load.prepare(broker, topic)
     bench.feeder.fill()
     bench.feeder.order("rest" if row.is_latency else "give")
@@ -124,12 +123,11 @@ def run(bench, row, side, broker, topic):
     return figures(spent) | {"resident": rss, "resident_peak": peak, "is_warm": is_warm, "raw": spent, "warm_up": warm}
 
 
-def create(broker, topic, partitions, config):
-    """Creates a topic; `config` are words for the command line."""
-    options = {"topic": topic, "partitions": partitions}
-    for key_value in config[1::2]:
-        options["config"] = key_value  # One at most, so far.
-    blast("create", broker, **options)
+def create(broker, topic, partitions, side):
+    """Creates a topic with the configs of a side."""
+    pairs = [f"{key}={value}" for key, value in side.topic.items()]
+    assert len(pairs) <= 1, "flowstone-blast is given one config at most"
+    blast("create", broker, topic=topic, partitions=partitions, **({"config": pairs[0]} if pairs else {}))
     # A leader that was elected is not yet one that takes records: one record to each partition shows that all do.
     blast("touch", broker, topic=topic, connections=4, value_bytes=100)
 
@@ -168,7 +166,7 @@ class Tool(Load):
 def run_tool(bench, row, side, broker, topic):
     """As `run`, for a client that cannot be asked while it runs."""
     tool = row.load
-    create(broker, topic, tool.partitions, [])
+    create(broker, topic, tool.partitions, side)
     records = tool.records // (4 if bench.is_quick else 1)
     if tool.filled:
         # Written by the same maker's producer, so that the consumer finds records of its own size.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Brings what the demo and the tests need, each thing once: `setup.sh THING...`, each of
-#   base kcat jars python librdkafka rdkafka-perf node go deny valgrind perf charts
+#   base kcat jars python librdkafka rdkafka-perf node go deny valgrind perf inferno charts
 # Debian's packages are installed only where a command is missing, and named first. All the rest goes into the build folder
 # ($FLOWSTONE_BUILD, or target/ in the clone), so deleting that folder undoes it.
 set -euo pipefail
@@ -65,7 +65,7 @@ declare_packages() {
       valgrind) want valgrind "counts instructions, which a loaded machine does not change" valgrind --version ;;
       perf) want linux-perf "profiles the broker" perf --version ;;
       charts) want python3-venv "draws charts, in a virtual environment" python3 -c 'import venv, ensurepip' ;;
-      node | go | deny) ;;
+      node | go | deny | inferno) ;;
       *) echo "setup.sh: unknown thing '$thing'" >&2; exit 2 ;;
     esac
   done
@@ -159,6 +159,12 @@ bring_deny() {
   [ -x "$build/tools/bin/cargo-deny" ] || command -v cargo-deny >/dev/null && return
   say "cargo-deny into $build/tools (some minutes, once)"
   cargo install -q --locked --root "$build/tools" cargo-deny
+}
+
+bring_inferno() {
+  [ -x "$build/tools/bin/inferno-flamegraph" ] && return
+  say "inferno, which draws flame graphs, into $build/tools (a minute or two, once)"
+  cargo install -q --locked --root "$build/tools" inferno
 }
 
 declare_packages "$@"
