@@ -200,6 +200,21 @@ fn a_late_answer_is_ignored() {
     assert_eq!(sut.replica.partition_epoch(), 21);
 }
 
+/// The metadata was faster than the answer, and another wish is under way since.
+#[test]
+fn an_answer_is_for_its_own_wish() {
+    let mut sut = Sut::leading(&[1]);
+    let first = wished(&sut.fetch(2, 10));
+    sut.apply(&told(1, 5, 21, &[1, 2, 3], &[1, 2]));
+    let second = wished(&sut.fetch(3, 10));
+    sut.answered(&first, Err(AlterPartitionError::IneligibleReplica));
+    assert_eq!(sut.leader().isr().maximal_len(), 3, "the second may have been applied");
+    sut.applied(&first);
+    assert_eq!(sut.leader().isr().committed(), nodes(&[1, 2]));
+    sut.applied(&second);
+    assert_eq!(sut.leader().isr().committed(), nodes(&[1, 2, 3]));
+}
+
 /// An answer can be here before its own metadata record. The record then must not undo the wish
 /// that came after the answer: the controller may have applied it already.
 #[test]

@@ -33,6 +33,7 @@ fn a_follower_that_parted_is_told_where() {
     for (offset, last_epoch, want) in [
         (25, 4, Some((4, 20))),
         (18, 3, Some((2, 10))),
+        (8, 3, Some((2, 10))),
         (20, 4, None),
         (15, 4, None),
         (30, 5, None),

@@ -154,3 +154,82 @@ fn a_leader_that_becomes_a_follower_dismisses_its_producers() {
     assert_eq!(sut.wait(Acks::All, 12, 2), Some(Err(NotCommitted::NotLeader)));
     assert_eq!(sut.replica.log().end, Offset(12));
 }
+
+/// Against a model that looks at all who wait each time: whatever comes in whatever order, the same are
+/// told, in the same order, with the same outcome.
+#[test]
+fn random_waits_are_told_as_a_plain_list_tells_them() {
+    for seed in 0..1_000 {
+        let mut random = Random(seed);
+        let mut sut = alone();
+        let mut end = 10;
+        let mut waiting: Vec<(i64, Instant, u32)> = Vec::new();
+        let mut listening: Vec<(WaitKey, Instant, char)> = Vec::new();
+        for number in 0..60 {
+            let deadline = sut.now.after(Duration::from_secs(random.below(20)));
+            match random.below(8) {
+                0 | 1 => {
+                    end += 1 + random.below(3).cast_signed();
+                    assert_eq!(sut.append_undurably(end), []);
+                }
+                2 | 3 => {
+                    let wanted = end - random.below(5).cast_signed();
+                    let told = sut.replica.await_acks(Acks::All, Offset(wanted), deadline, number);
+                    if wanted <= sut.high_watermark() {
+                        assert_eq!(told, Some((number, Ok(()))), "seed {seed}");
+                    } else {
+                        assert_eq!(told, None, "seed {seed}");
+                        waiting.push((wanted, deadline, number));
+                        waiting.sort_by_key(|(wanted, ..)| *wanted);
+                    }
+                }
+                4 => {
+                    let wake = char::from_u32(0x100 + number).unwrap();
+                    let key = sut.replica.await_move(On::HighWatermark, deadline, wake).unwrap();
+                    listening.push((key, deadline, wake));
+                }
+                5 if !listening.is_empty() => {
+                    let place = random.below(listening.len() as u64) as usize;
+                    sut.replica.forget(listening.remove(place).0);
+                }
+                5 | 6 => {
+                    let effects = sut.tick(Duration::from_secs(random.below(5)));
+                    let is_late = |deadline: &Instant| *deadline <= sut.now;
+                    let late = waiting.extract_if(.., |(_, deadline, _)| is_late(deadline));
+                    let late: Vec<_> =
+                        late.map(|(.., number)| (number, Err(NotCommitted::TimedOut))).collect();
+                    assert_eq!(acks(&effects), late, "seed {seed}");
+                    let late = listening.extract_if(.., |(_, deadline, _)| is_late(deadline));
+                    let late: String = late.map(|(.., wake)| wake).collect();
+                    assert_eq!(wakes(&effects), late, "seed {seed}");
+                    let next = waiting.iter().map(|(_, deadline, _)| *deadline);
+                    let next = next.chain(listening.iter().map(|(_, deadline, _)| *deadline)).min();
+                    assert!(sut.replica.next_deadline() <= next.unwrap_or(Instant::NEVER));
+                }
+                _ => {
+                    let before = sut.high_watermark();
+                    let effects = sut.durable(end - random.below(3).cast_signed());
+                    let reached = sut.high_watermark();
+                    let done = waiting.extract_if(.., |(wanted, ..)| *wanted <= reached);
+                    let done: Vec<_> = done.map(|(.., number)| (number, Ok(()))).collect();
+                    assert_eq!(acks(&effects), done, "seed {seed}");
+                    let woken = if reached > before { listening.split_off(0) } else { Vec::new() };
+                    let woken: String = woken.iter().map(|(.., wake)| wake).collect();
+                    assert_eq!(wakes(&effects), woken, "seed {seed}");
+                }
+            }
+        }
+    }
+}
+
+/// splitmix64.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut bits = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (bits ^ (bits >> 31)) % bound
+    }
+}
