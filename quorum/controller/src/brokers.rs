@@ -2,15 +2,15 @@
 
 use crate::Decision;
 use crate::error::{ApiError, ErrorKind};
+use crate::transactions::in_transaction;
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec;
 use alloc::vec::Vec;
 use flowstone_metadata::features::{self, ELR_VERSION, METADATA_VERSION, MetadataVersion};
 use flowstone_metadata::records::{
-    AbortTransactionRecord, BeginTransactionRecord, BrokerEndpoint, BrokerFeature,
-    BrokerRegistrationChangeRecord, ConfigRecord, EndTransactionRecord, PartitionChangeRecord,
-    RegisterBrokerRecord, RegisterControllerRecord,
+    AbortTransactionRecord, BrokerEndpoint, BrokerFeature, BrokerRegistrationChangeRecord,
+    ConfigRecord, PartitionChangeRecord, RegisterBrokerRecord, RegisterControllerRecord,
 };
 use flowstone_metadata::{ConfigResource, Image, MetadataRecord, Partition, ResourceKind, raw};
 use flowstone_types::{NodeId, PartitionId, Uuid};
@@ -31,16 +31,15 @@ pub fn activate(
         let reason = Some("A new controller became active.".to_string());
         records.push(AbortTransactionRecord { reason, ..AbortTransactionRecord::default() }.into());
     }
-    if !image.features.contains_key(METADATA_VERSION) {
-        records.extend(first_records(bootstrap, min_insync_replicas));
+    if image.features.contains_key(METADATA_VERSION) {
+        return Decision::atomic(records, ());
     }
-    Decision::atomic(records, ())
+    let first = first_records(bootstrap, min_insync_replicas);
+    records.extend(first.records);
+    Decision { records, atomic: first.atomic, response: () }
 }
 
-fn first_records(
-    mut bootstrap: Vec<MetadataRecord>,
-    min_insync_replicas: i32,
-) -> Vec<MetadataRecord> {
+fn first_records(mut bootstrap: Vec<MetadataRecord>, min_insync_replicas: i32) -> Decision<()> {
     if bootstrap.is_empty() {
         let levels = features::bootstrap_records(MetadataVersion::LATEST, &[]);
         let levels = levels.expect("the latest version is known");
@@ -56,12 +55,6 @@ fn first_records(
     };
     let version = level(METADATA_VERSION).map_or(MetadataVersion::MIN, MetadataVersion);
     let elr = level(ELR_VERSION).unwrap_or(0) > 0;
-    let mut records = Vec::with_capacity(bootstrap.len() + 3);
-    if version.has_transactions() {
-        let name = Some("Bootstrap records".to_string());
-        records.push(BeginTransactionRecord { name, ..BeginTransactionRecord::default() }.into());
-    }
-    records.append(&mut bootstrap);
     if elr {
         let config = ConfigRecord {
             resource_type: ResourceKind::Broker.number(),
@@ -70,12 +63,9 @@ fn first_records(
             value: Some(min_insync_replicas.to_string()),
             ..ConfigRecord::default()
         };
-        records.push(config.into());
+        bootstrap.push(config.into());
     }
-    if version.has_transactions() {
-        records.push(EndTransactionRecord::default().into());
-    }
-    records
+    in_transaction(version, "Bootstrap records", bootstrap, ())
 }
 
 /// A controller that makes itself known.

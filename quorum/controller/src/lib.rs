@@ -25,6 +25,7 @@ mod partitions;
 mod placement;
 mod scram;
 mod topics;
+mod transactions;
 
 pub use acls::{AclFilter, DeletedAcls, create_acls, delete_acls, describe_acls};
 pub use brokers::{
@@ -56,6 +57,7 @@ pub use topics::{
     CreatedTopic, DeletedTopic, INTERNAL_TOPICS, NewTopic, TopicChoice, TopicDefaults,
     create_topics, create_topics_within, delete_topics, delete_topics_within,
 };
+pub use transactions::in_transaction;
 
 use alloc::collections::BTreeSet;
 use alloc::vec::Vec;

@@ -11,3 +11,4 @@ mod mutations;
 mod node;
 mod scram;
 mod topics;
+mod transactions;
