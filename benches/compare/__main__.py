@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -146,6 +147,8 @@ def main():
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     folder = places.BENCH / time.strftime("%Y%m%d-%H%M%S")
     folder.mkdir(parents=True, exist_ok=True)
+    # Told to end, we end what we started, as after ctrl-C.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     bench = Bench(options)
     results = report.Results(described(), options)
     if options.flame:
