@@ -8,7 +8,7 @@ SETUP := tools/clients/setup.sh
 STEPS := python3 tools/clients/steps.py
 PYTEST := $(BUILD)/clients/venv/bin/pytest -c tools/clients/pytest.ini
 
-.PHONY: help build demo test clients kill idle bench bench-quick micro flame audit cargo
+.PHONY: help build demo test mutants clients kill idle bench bench-quick micro flame audit cargo
 .DEFAULT_GOAL := help
 
 help: ## Says what there is to make.
@@ -28,6 +28,10 @@ demo: build ## The main job on real input: the machine's packages, kcat, a consu
 test: cargo ## Format, lints, docs, unit tests, simulation, and real clients (the quick part). Ends with the totals.
 	@$(SETUP) base
 	@$(STEPS) test
+
+mutants: cargo ## Breaks one rule of the cores after another on purpose, and shows that the core simulator finds each.
+	@$(SETUP) base
+	@python3 tools/simulator/core/mutants.py
 
 clients: build ## Every client suite we have, whole: Kafka's tools, librdkafka's tests, Python, kcat, Node, Go. About half an hour.
 	@$(SETUP) kcat jars python librdkafka node go

@@ -147,6 +147,9 @@ def test(run):
     run.step("Lints", ["cargo", "clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"], of_one)
     run.step("Documentation", ["cargo", "doc", "--workspace", "--no-deps", "--locked"], of_one, env={"RUSTDOCFLAGS": "-D warnings"})
     run.step("Unit and integration tests", ["cargo", "test", "--workspace", "--locked", "--no-fail-fast"], of_cargo)
+    # The cores alone, without any runtime: quick to build, and thousands of seeds a second.
+    if run.step("Core simulator: build", ["cargo", "build", "--release", "--locked", "-p", "flowstone-core-simulator"], of_one):
+        run.step(f"Core simulator: {SEEDS} seeds", [str(BUILD / "release" / "core-sim"), "--seeds", SEEDS], of_simulator)
     # The simulator apart from the daemon: built in one go, cargo would join their features, and the daemon would hold the simulated world.
     if run.step("Simulator: build", ["cargo", "build", "--release", "--locked", "-p", "flowstone-simulator"], of_one):
         run.step(f"Simulator: {SEEDS} seeds", [str(BUILD / "release" / "flowstone-simulator"), "--seeds", SEEDS], of_simulator)

@@ -1,0 +1,13 @@
+//! A cluster of brokers: leaders and followers as node/partition decides them, their disks, a controller,
+//! producers and consumers.
+
+pub mod broker;
+pub mod clients;
+pub mod log;
+pub mod message;
+mod model;
+mod perform;
+mod play;
+pub mod truth;
+
+pub use play::PARTITIONS;
