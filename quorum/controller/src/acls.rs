@@ -38,7 +38,7 @@ pub fn create_acls(
     // By what they say; the image is gone through once, however many are asked for.
     let mut wanted: BTreeMap<_, &AccessControlEntryRecord> = BTreeMap::new();
     for (acl, _) in acls.iter().zip(&answers).filter(|(_, answer)| answer.is_ok()) {
-        wanted.entry(said(acl)).or_insert(acl);
+        wanted.insert(said(acl), acl);
     }
     for known in image.acls.values() {
         wanted.remove(&said(known));

@@ -186,6 +186,7 @@ fn alter_one(
     for (key, value) in wish {
         let same = before.and_then(|configs| configs.get(&key)) == value.as_ref();
         check_min_isr(image, resource, &key, value.as_deref())?;
+        check_cordoned(image, resource, &key)?;
         match &value {
             Some(value) => after.insert(key.clone(), value.clone()),
             None => after.remove(&key),
@@ -281,6 +282,19 @@ pub(crate) fn check_topic_configs(
 
 const NO_COMPACTION: &str =
     "cleanup.policy compact is not there yet: Flowstone does not compact logs; use delete";
+
+/// KIP-1066: before a registration can tell which directories are cordoned, nobody would heed it.
+fn check_cordoned(image: &Image, resource: &ConfigResource, key: &str) -> Result<(), ApiError> {
+    let version = image.metadata_version();
+    if resource.kind != ResourceKind::Broker
+        || key != "cordoned.log.dirs"
+        || version.has_cordoned_directories()
+    {
+        return Ok(());
+    }
+    let message = format!("{key} cannot be set at metadata.version {version}: it needs 4.3-IV0.");
+    Err(ApiError::new(ErrorKind::InvalidConfig, message))
+}
 
 /// ClientMetricsConfigs.validate (KIP-714), with its codes.
 fn check_client_metrics(configs: &BTreeMap<String, String>) -> Result<(), ApiError> {

@@ -176,6 +176,22 @@ fn a_groups_session_outlives_its_heartbeats() {
     assert_eq!(decide("5001"), Ok(()));
 }
 
+/// KIP-1066: log directories are cordoned since metadata.version 4.3-IV0.
+#[test]
+fn directories_are_cordoned_only_where_registrations_tell() {
+    let cordon = |metadata_version| {
+        let mut image = image();
+        let name = flowstone_metadata::features::METADATA_VERSION.into();
+        let level =
+            FeatureLevelRecord { name, feature_level: metadata_version, ..Default::default() };
+        apply(&mut image, [level.into()]);
+        let change = [set("cordoned.log.dirs", "/data/1")];
+        alter(&image, ConfigResource::broker(NodeId(1)), &change).response.remove(0).1
+    };
+    assert_eq!(cordon(29).unwrap_err().kind, InvalidConfig);
+    assert_eq!(cordon(30), Ok(()));
+}
+
 /// KIP-919: a controller that is no broker has configs too.
 #[test]
 fn controllers_have_configs() {

@@ -123,6 +123,9 @@ fn a_negative_period_ends_a_token_at_once() {
     assert_eq!(expire(ALICE, -1, 1101), Ok(1101), "even what is over");
     let gone = expire_delegation_token(&image, Some("t"), ALICE, -1, LIFETIMES, NOW).unwrap();
     assert!(after(&image, &gone).delegation_tokens.is_empty());
+    let zero = expire_delegation_token(&image, Some("t"), ALICE, 0, LIFETIMES, NOW).unwrap();
+    let left = after(&image, &zero);
+    assert_eq!(left.delegation_tokens["t"].expiration_timestamp, NOW.0, "over, and swept later");
 }
 
 #[test]
