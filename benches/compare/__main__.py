@@ -33,7 +33,7 @@ class Bench:
         self.rounds = options.rounds
         self.seconds = 4 if options.quick else 8
         self.spoiled_max = 0 if options.keep_spoiled else SPOILED_MAX
-        self.warm_windows_max = 20
+        self.warm_windows_max = 15
         self.feeder = Feeder(options.feed_mib << 20)
         self.began = time.monotonic()
         self.title = ""

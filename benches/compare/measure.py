@@ -44,9 +44,12 @@ def resident(pid):
 
 
 def box():
-    """Seconds all CPUs were busy since boot, and seconds that the host gave to others."""
-    user, nice, system, _idle, _wait, irq, softirq, steal = map(int, Path("/proc/stat").read_text().split(None, 9)[1:9])
-    return (user + nice + system + irq + softirq) / TICK, steal / TICK
+    """Seconds that all CPUs together were idle since boot, and seconds that the host gave to others.
+
+    What is not idle is busy. The kernel measures idleness, where it only samples what a busy CPU did: short bursts fall between its ticks.
+    """
+    _user, _nice, _system, idle, wait, _irq, _softirq, steal = map(int, Path("/proc/stat").read_text().split(None, 9)[1:9])
+    return (idle + wait) / TICK, steal / TICK
 
 
 def kernel_threads():
@@ -83,7 +86,7 @@ class Moment:
     clients: dict
     own: float
     kernel: float
-    busy: float
+    idle: float
     steal: float
     disk: dict
     load: float = field(default_factory=lambda: os.getloadavg()[0])
@@ -93,9 +96,9 @@ def look(broker_pid, client_pids, folder):
     """The counters now. Dear ones first, so that the clock and the CPU times are read close together."""
     kernel, threads = kernel_threads(), scheduled(broker_pid)
     clients = {pid: cpu_of(pid) for pid in client_pids}
-    busy, steal = box()
+    idle, steal = box()
     times = os.times()
-    return Moment(time.monotonic(), cpu_of(broker_pid), threads, clients, times.user + times.system, kernel, busy, steal, disk(folder))
+    return Moment(time.monotonic(), cpu_of(broker_pid), threads, clients, times.user + times.system, kernel, idle, steal, disk(folder))
 
 
 def between(before, after):
@@ -105,7 +108,7 @@ def between(before, after):
     exact = sum(spent - before.threads.get(thread, 0) for thread, spent in after.threads.items())
     client = sum(spent - before.clients.get(pid, 0) for pid, spent in after.clients.items())
     kernel = after.kernel - before.kernel
-    busy = after.busy - before.busy
+    busy = seconds * os.cpu_count() - (after.idle - before.idle) - (after.steal - before.steal)
     own = after.own - before.own
     foreign = max(0.0, busy - broker - client - kernel - own)
     return {

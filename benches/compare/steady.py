@@ -9,7 +9,6 @@ from places import CPUS, DATA
 
 WINDOW_SECONDS = 2
 WINDOWS_THAT_AGREE = 3  # Two agree by chance while a JVM still compiles.
-AGREE = 0.05  # How far apart they may be.
 
 
 class Load:
@@ -91,10 +90,6 @@ def window(bench, broker, clients, seconds):
     return spent | {"counts": delta, "latency_us": then["latency_us"], "others": others}
 
 
-def per_request(spent):
-    return spent["broker_cpu"] / max(1, spent["counts"]["requests"])
-
-
 def run(bench, row, side, broker, topic):
     """Creates the row's topic, warms up, measures, checks, deletes it. Returns the sample."""
     load = row.load
@@ -107,11 +102,12 @@ def run(bench, row, side, broker, topic):
         warm, is_warm = [], False
         while not is_warm and len(warm) < bench.warm_windows_max:
             warm.append(window(bench, broker, clients, WINDOW_SECONDS))
-            last = [per_request(one) for one in warm[-WINDOWS_THAT_AGREE:]]
-            bench.progress(f"warming up, {last[-1] * 1e6:.1f} us a request")
-            is_warm = len(last) == WINDOWS_THAT_AGREE and max(last) <= min(last) * (1 + AGREE)
+            last = [figures(one)[row.cost.key] for one in warm[-WINDOWS_THAT_AGREE:]]
+            bench.progress(f"warming up, {last[-1]:.2f} {row.cost.title}")
+            is_warm = len(last) == WINDOWS_THAT_AGREE and max(last) <= min(last) * (1 + row.agree)
         bench.progress("measuring")
-        spent = window(bench, broker, clients, row.seconds or bench.seconds)
+        seconds = row.seconds or bench.seconds
+        spent = window(bench, broker, clients, seconds / 2 if bench.is_quick and row.seconds else seconds)
         rss, peak = measure.resident(broker.process.pid)
         for client in reversed(clients):
             client.stop()
