@@ -79,7 +79,7 @@ bring_jars() {
   mkdir -p "$clients/kafka/runner"
   mvn -q -B -f "$here/kafka/pom.xml" org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies \
     -DincludeScope=runtime -DoutputDirectory="$clients/kafka/libs" >"$clients/maven.log" 2>&1 || { tail -n 20 "$clients/maven.log" >&2; exit 1; }
-  javac -nowarn -proc:none -d "$clients/kafka/runner" -cp "$clients/kafka/libs/*" "$here/kafka/ToolServer.java"
+  javac -nowarn -proc:none -d "$clients/kafka/runner" -cp "$clients/kafka/libs/*" "$here"/kafka/*.java
   mark_done "$stamp"
 }
 

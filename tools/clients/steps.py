@@ -166,6 +166,7 @@ def clients(run):
     """Everything the client suites have."""
     for title, folder in [
         ("Kafka's own tools", "kafka-tools"),
+        ("The metadata quorum against Kafka's own code", "metadata"),
         ("Python clients and raw bytes", "python"),
         ("kcat", "kcat"),
         ("Node clients", "node"),
