@@ -1,6 +1,7 @@
 """`make bench`: Flowstone beside Apache Kafka on this machine, row by row. `--help` says the rest."""
 
 import argparse
+import fcntl
 import json
 import os
 import resource
@@ -142,6 +143,13 @@ def main():
     for needed in (places.BLAST, places.FLOWSTONED):
         if not needed.exists():
             sys.exit(f"{needed} is missing: run `make bench`, which builds it")
+    # One at a time: both would use the same CPUs and the same data folder.
+    places.BENCH.mkdir(parents=True, exist_ok=True)
+    lock = (places.BENCH / "lock").open("w")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        sys.exit(f"another comparison runs in {places.BENCH}: wait for it")
     # Kafka opens three files a partition, so ten thousand of them need more than the usual limit.
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

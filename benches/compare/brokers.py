@@ -73,12 +73,16 @@ class Flowstone(harness.Flowstone):
         return on_cpus(*self.kind.cpu_list) + super().command()
 
 
+# The tests shorten these, so that they wait less after a SIGKILL; here they are as Kafka is shipped.
+SHIPPED = {"broker.session.timeout.ms": "9000", "broker.heartbeat.interval.ms": "2000"}
+
+
 class Kafka(harness.Kafka):
     """Apache Kafka as its start script runs it."""
 
     def __init__(self, kind, folder):
         self.kind = kind
-        super().__init__(folder, kind.settings)
+        super().__init__(folder, SHIPPED | kind.settings)
 
     def command(self):
         command = super().command()
