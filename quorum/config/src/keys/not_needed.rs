@@ -130,6 +130,12 @@ other_keys! {
             "Largest buffer that the group coordinator keeps for its next write.";
     }
     Treatment::NotNeeded(SECURITY_OFF) => {
+        "sasl.kerberos.ticket.renew.window.factor" Double = "0.8", ANY, PerBroker,
+            "Share of a ticket's life after which it is renewed.";
+        "sasl.kerberos.ticket.renew.jitter" Double = "0.05", ANY, PerBroker,
+            "Random part of the share of a ticket's life after which it is renewed.";
+        "sasl.kerberos.min.time.before.relogin" Long = "60000", ANY, PerBroker,
+            "Shortest time between two logins.";
         "connection.failed.authentication.delay.ms" Int = "100", at_least(0), ReadOnly,
             "Delay before a connection that failed to authenticate is closed.";
         "early.start.listeners" List = none, ANY, ReadOnly,

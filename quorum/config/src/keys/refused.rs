@@ -121,12 +121,6 @@ other_keys! {
             "Kerberos principal of the brokers.";
         "sasl.kerberos.kinit.cmd" String = "/usr/bin/kinit", ANY, PerBroker,
             "Path of kinit.";
-        "sasl.kerberos.ticket.renew.window.factor" Double = "0.8", ANY, PerBroker,
-            "Share of a ticket's life after which it is renewed.";
-        "sasl.kerberos.ticket.renew.jitter" Double = "0.05", ANY, PerBroker,
-            "Random part of the share of a ticket's life after which it is renewed.";
-        "sasl.kerberos.min.time.before.relogin" Long = "60000", ANY, PerBroker,
-            "Shortest time between two logins.";
         "sasl.kerberos.principal.to.local.rules" List = "DEFAULT", ANY, PerBroker,
             "How a Kerberos name becomes a user name.";
         "sasl.login.refresh.window.factor" Double = "0.8", ANY, PerBroker,
