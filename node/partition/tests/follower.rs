@@ -181,6 +181,19 @@ fn an_answer_that_comes_twice_is_taken_once() {
     assert_eq!(sut.fetched(&asked, &diverging(4, 2)), []);
 }
 
+/// The same offset of the same leader epoch can come again, with other batches below it.
+#[test]
+fn an_answer_from_before_a_truncation_is_ignored() {
+    let mut sut = Sut::following();
+    let asked = sut.position();
+    sut.fetched(&asked, &diverging(4, 8));
+    sut.truncated();
+    sut.fetched(&sut.position(), &batches(8, 10, 8));
+    sut.copied(10, 5);
+    assert_eq!(sut.position().offset, asked.offset);
+    assert_eq!(sut.fetched(&asked, &diverging(4, 8)), []);
+}
+
 /// KAFKA-7164: a follower that missed an epoch starts anew in the next, even with the same leader.
 #[test]
 fn every_new_epoch_is_followed_anew() {

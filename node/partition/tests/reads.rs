@@ -97,6 +97,16 @@ fn a_higher_high_watermark_is_news() {
     }
 }
 
+/// The high watermark that a fetch raises is told in its own answer.
+#[test]
+fn a_fetch_tells_the_high_watermark_that_it_raised() {
+    let mut sut = leading();
+    sut.fetch(3, 30);
+    let (answer, _) = sut.fetch_as(&fetch(30, Some(5))).unwrap();
+    let FollowerAnswer::Next(next) = answer else { panic!("{answer:?}") };
+    assert_eq!(next.high_watermark, Offset(30));
+}
+
 /// A fetch that waited looks again, and counts as no fetch of now (Kafka's `readFromPurgatory`): it
 /// neither keeps its follower in sync nor outlives its epoch.
 #[test]
