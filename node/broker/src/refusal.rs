@@ -153,6 +153,16 @@ impl From<ApiError> for Refusal {
             ErrorKind::BrokerIdNotRegistered => ErrorCode::BrokerIdNotRegistered,
             ErrorKind::UnsupportedVersion => ErrorCode::UnsupportedVersion,
             ErrorKind::InvalidRegistration => ErrorCode::InvalidRegistration,
+            ErrorKind::DuplicateBrokerRegistration => ErrorCode::DuplicateBrokerRegistration,
+            ErrorKind::NotLeaderOrFollower => ErrorCode::NotLeaderOrFollower,
+            ErrorKind::NotController => ErrorCode::NotController,
+            ErrorKind::FencedLeaderEpoch => ErrorCode::FencedLeaderEpoch,
+            ErrorKind::PreferredLeaderNotAvailable => ErrorCode::PreferredLeaderNotAvailable,
+            ErrorKind::EligibleLeadersNotAvailable => ErrorCode::EligibleLeadersNotAvailable,
+            ErrorKind::ElectionNotNeeded => ErrorCode::ElectionNotNeeded,
+            ErrorKind::NoReassignmentInProgress => ErrorCode::NoReassignmentInProgress,
+            ErrorKind::IneligibleReplica => ErrorCode::IneligibleReplica,
+            ErrorKind::NewLeaderElected => ErrorCode::NewLeaderElected,
             ErrorKind::UnknownServer => ErrorCode::UnknownServerError,
         };
         Self::new(code, error.message)

@@ -108,6 +108,38 @@ pub enum ErrorKind {
     /// UNSUPPORTED_VERSION (35).
     #[error("The version is not supported.")]
     UnsupportedVersion,
+    /// DUPLICATE_BROKER_REGISTRATION (101).
+    #[error("This broker ID is already in use.")]
+    DuplicateBrokerRegistration,
+    /// NOT_LEADER_OR_FOLLOWER (6).
+    #[error("The broker holds no replica of the partition.")]
+    NotLeaderOrFollower,
+    /// NOT_CONTROLLER (41).
+    #[error("This is not the correct controller for this cluster.")]
+    NotController,
+    /// FENCED_LEADER_EPOCH (74).
+    #[error("The leader epoch in the request is older than the epoch on the broker.")]
+    FencedLeaderEpoch,
+    /// PREFERRED_LEADER_NOT_AVAILABLE (80).
+    #[error("The preferred leader was not available.")]
+    PreferredLeaderNotAvailable,
+    /// ELIGIBLE_LEADERS_NOT_AVAILABLE (83).
+    #[error("Eligible topic partition leaders are not available.")]
+    EligibleLeadersNotAvailable,
+    /// ELECTION_NOT_NEEDED (84).
+    #[error("Leader election not needed for topic partition.")]
+    ElectionNotNeeded,
+    /// NO_REASSIGNMENT_IN_PROGRESS (85).
+    #[error("No partition reassignment is in progress.")]
+    NoReassignmentInProgress,
+    /// INELIGIBLE_REPLICA (107).
+    #[error("The new ISR contains at least one ineligible replica.")]
+    IneligibleReplica,
+    /// NEW_LEADER_ELECTED (108).
+    #[error(
+        "The AlterPartition request successfully updated the partition state but the leader has changed."
+    )]
+    NewLeaderElected,
     /// UNKNOWN_SERVER_ERROR (-1).
     #[error("The server could not carry out the request.")]
     UnknownServer,

@@ -12,22 +12,31 @@
 extern crate alloc;
 
 mod acls;
+mod active;
 mod brokers;
+mod change;
 mod client_quotas;
 mod configs;
 mod delegation_tokens;
+mod directories;
+mod elections;
 mod error;
 mod features;
+mod heartbeats;
 mod ids;
+mod isr;
+mod memberships;
 mod min_isr;
 mod mutations;
 mod partitions;
 mod placement;
 mod scram;
+mod sessions;
 mod topics;
 mod transactions;
 
 pub use acls::{AclFilter, DeletedAcls, create_acls, delete_acls, describe_acls};
+pub use active::{Active, Append, Controller, Effect, PENDING_MAX, Settings};
 pub use brokers::{
     BrokerRegistration, ControllerRegistration, activate, register_broker, register_controller,
     unfence_broker,
@@ -42,9 +51,13 @@ pub use delegation_tokens::{
     describe_delegation_tokens, expire_delegation_token, renew_delegation_token,
     sweep_delegation_tokens,
 };
+pub use directories::Assigned;
+pub use elections::{Elected, ElectionType};
 pub use error::{ApiError, ErrorKind};
 pub use features::{FeatureUpdate, Quorum, UpgradeType, update_features};
+pub use heartbeats::{Heartbeat, HeartbeatAnswer};
 pub use ids::{PRODUCER_ID_BLOCK_LEN, allocate_producer_ids};
+pub use isr::{AlteredIsr, IsrAlteration};
 pub use min_isr::clear_elr_for_config_change;
 pub use mutations::{Allowance, Enforcement, MutationQuota, MutationQuotas, MutationRate};
 pub use partitions::{NewPartitions, create_partitions, create_partitions_within};
@@ -79,6 +92,26 @@ pub struct Decision<R> {
 impl<R> Decision<R> {
     const fn atomic(records: Vec<MetadataRecord>, response: R) -> Self {
         Self { records, atomic: true, response }
+    }
+
+    /// Records each of which may take effect alone.
+    const fn each(records: Vec<MetadataRecord>, response: R) -> Self {
+        Self { records, atomic: false, response }
+    }
+
+    /// The same, with what `answer` makes of the response.
+    pub fn map<T>(self, answer: impl FnOnce(R) -> T) -> Decision<T> {
+        Decision { records: self.records, atomic: self.atomic, response: answer(self.response) }
+    }
+}
+
+impl<R> Decision<Result<R, ApiError>> {
+    /// What was decided, or that nothing was and why.
+    pub fn of(decided: Result<Decision<R>, ApiError>) -> Self {
+        match decided {
+            Ok(decision) => decision.map(Ok),
+            Err(error) => Self::atomic(Vec::new(), Err(error)),
+        }
     }
 }
 

@@ -214,7 +214,7 @@ pub(crate) fn new_partition(image: &Image, placed: Placed) -> Partition {
 
 /// Where a broker has one log directory, there is no choice; where it has more, it tells later
 /// (KIP-858). "Unassigned" has the number 1, like the metadata topic's id.
-fn default_directory(image: &Image, id: NodeId) -> Uuid {
+pub(crate) fn default_directory(image: &Image, id: NodeId) -> Uuid {
     const UNASSIGNED: Uuid = Uuid::METADATA_TOPIC;
     match image.brokers.get(&id).map(|broker| &broker.log_dirs[..]) {
         Some([]) => Uuid::ZERO,

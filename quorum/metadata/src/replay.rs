@@ -215,7 +215,7 @@ impl Image {
     ) -> Result<(), ReplayError> {
         let id = PartitionId { topic: change.topic_id, index: change.partition_id };
         let before = self.topics.partition(id).ok_or(ReplayError::UnknownPartition(id))?;
-        let after = Arc::new(changed(before, change)?);
+        let after = Arc::new(before.changed(change)?);
         let topic = self.topics.topic_mut(id.topic).expect("its partition was found");
         topic.partitions.set(id.index as usize, after);
         delta.partitions.insert((id.topic, id.index));
@@ -346,40 +346,42 @@ fn recovering(state: i8) -> Result<bool, ReplayError> {
     }
 }
 
-/// Every change counts the partition epoch up, and every word about the leader the leader epoch
-/// (reference section 4).
-fn changed(before: &Partition, change: PartitionChangeRecord) -> Result<Partition, ReplayError> {
-    let mut after = before.clone();
-    if let Some(replicas) = change.replicas {
-        after.replicas = nodes(replicas);
-    }
-    if let Some(told) = change.directories {
-        after.directories = directories(told, after.replicas.len())?;
-    } else if after.directories.len() != after.replicas.len() {
-        let known = after.directories.iter().copied().filter(|id| !id.is_zero()).collect();
-        after.directories = directories(known, after.replicas.len())?; // All zero before MV 3.7-IV2.
-    }
-    let lists = [
-        (change.isr, &mut after.isr),
-        (change.removing_replicas, &mut after.removing),
-        (change.adding_replicas, &mut after.adding),
-        (change.eligible_leader_replicas, &mut after.eligible),
-        (change.last_known_elr, &mut after.last_known),
-    ];
-    for (told, list) in lists {
-        if let Some(told) = told {
-            *list = nodes(told);
+impl Partition {
+    /// The partition after `change`: every change counts the partition epoch up, and every word about the
+    /// leader the leader epoch (reference section 4).
+    pub fn changed(&self, change: PartitionChangeRecord) -> Result<Self, ReplayError> {
+        let mut after = self.clone();
+        if let Some(replicas) = change.replicas {
+            after.replicas = nodes(replicas);
         }
+        if let Some(told) = change.directories {
+            after.directories = directories(told, after.replicas.len())?;
+        } else if after.directories.len() != after.replicas.len() {
+            let known = after.directories.iter().copied().filter(|id| !id.is_zero()).collect();
+            after.directories = directories(known, after.replicas.len())?; // All zero before MV 3.7-IV2.
+        }
+        let lists = [
+            (change.isr, &mut after.isr),
+            (change.removing_replicas, &mut after.removing),
+            (change.adding_replicas, &mut after.adding),
+            (change.eligible_leader_replicas, &mut after.eligible),
+            (change.last_known_elr, &mut after.last_known),
+        ];
+        for (told, list) in lists {
+            if let Some(told) = told {
+                *list = nodes(told);
+            }
+        }
+        if change.leader != NO_LEADER_CHANGE {
+            after.leader = NodeId(change.leader);
+            after.leader_epoch = LeaderEpoch(self.leader_epoch.0 + 1);
+        }
+        if change.leader_recovery_state != -1 {
+            after.recovering = recovering(change.leader_recovery_state)?;
+        }
+        after.partition_epoch = self.partition_epoch + 1;
+        Ok(after)
     }
-    if change.leader != NO_LEADER_CHANGE {
-        after.leader = NodeId(change.leader);
-        after.leader_epoch = LeaderEpoch(before.leader_epoch.0 + 1);
-    }
-    if change.leader_recovery_state != -1 {
-        after.recovering = recovering(change.leader_recovery_state)?;
-    }
-    after.partition_epoch = before.partition_epoch + 1;
-    Ok(after)
 }
 
 /// "The leader did not change."
