@@ -32,9 +32,9 @@ class Bench:
     def __init__(self, options):
         self.is_quick = options.quick
         self.rounds = options.rounds
-        self.seconds = 4 if options.quick else 8
+        self.seconds = 4 if options.quick else 6
         self.spoiled_max = 0 if options.keep_spoiled else SPOILED_MAX
-        self.warm_windows_max = 15
+        self.warm_windows_max = 20
         self.feeder = Feeder(options.feed_mib << 20)
         self.began = time.monotonic()
         self.title = ""
@@ -60,7 +60,7 @@ class Bench:
 def one(bench, row, side, results, sample):
     """One round of a row on one side, by `sample()`; repeated where it was spoiled."""
     for attempt in range(bench.spoiled_max + 1):
-        bench.title = f"{row.name}, {side.title}, round {results.rounds_of(row, side) + 1} of {bench.rounds}"
+        bench.title = f"{row.name}, {side.title}, round {results.rounds_of(row, side) + 1} of {min(bench.rounds, row.rounds_max)}"
         bench.progress("begins")
         try:
             found = sample()
@@ -102,7 +102,7 @@ def steady_rows(bench, rows, sides, results):
 def starting_rows(bench, rows, sides, results):
     """Rounds of the rows that start brokers of their own."""
     for row in rows:
-        for number in range(bench.rounds):
+        for number in range(min(bench.rounds, row.rounds_max)):
             for side in in_turn(number, [SIDES[name] for name in row.sides if name in sides]):
                 one(bench, row, side, results, lambda row=row, side=side: row.run(bench, row, side))
 

@@ -68,6 +68,8 @@ def short(row, sample):
     parts.append(f"load {sample['load']:.1f}")
     if not sample.get("is_warm", True):
         parts.append("windows did not agree")
+    if not sample.get("is_cold", True):
+        parts.append("not root, so caches stayed warm")
     if sample["is_spoiled"]:
         why = f"other processes used {sample['foreign_cpu']:.1f} CPU-s"
         parts.append(f"{why}: thrown away" if not sample["is_kept"] else f"{why}: kept, with this remark")

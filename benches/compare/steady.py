@@ -7,7 +7,7 @@ import measure
 from clients import VALUE_BYTES, Blast, blast, whole_run
 from places import CPUS, DATA
 
-WINDOW_SECONDS = 2
+WINDOW_SECONDS = 1.5
 WINDOWS_THAT_AGREE = 3  # Two agree by chance while a JVM still compiles.
 
 
