@@ -7,25 +7,25 @@ use crate::node::Node;
 use crate::partition::{Partition, Uncommitted, Waits};
 use crate::reading::whole;
 use crate::refusal::Refusal;
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use bytes::{Bytes, BytesMut};
 use flowstone_batch::{self as batch, BatchHeader, Checked, Origin};
 use flowstone_log::LogConfig;
-use flowstone_metadata::log::{self as records, Entry};
-use flowstone_metadata::{Image, MetadataRecord, MetadataVersion, Replay, snapshot_file};
-use flowstone_raft::control::{ControlRecord, KraftVoters};
+use flowstone_metadata::log as records;
+use flowstone_metadata::{Image, Loader, MetadataRecord, MetadataVersion, Replay, snapshot_file};
+use flowstone_raft::control::KraftVoters;
 use flowstone_raft::{
-    Effect, Input, QuorumDescription, QuorumState, Raft, ReplicaKey, SnapshotFile, SnapshotId,
-    Stored,
+    Effect, EpochStart, Input, Now, QuorumDescription, QuorumState, Raft, ReplicaKey, Role,
+    Settings, SnapshotFile, SnapshotId, Stored, Timers,
 };
-use flowstone_runtime::{fs, wall_clock};
+use flowstone_runtime::{fs, now, random_u64, wall_clock};
 use flowstone_store::{AppendError, LogSpec, Store};
-use flowstone_types::{LeaderEpoch, Offset, PartitionId, Timestamp, Uuid};
+use flowstone_types::{LeaderEpoch, NodeId, Offset, PartitionId, Timestamp, Uuid};
 use flowstone_wire::ErrorCode;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::path::PathBuf;
 use std::sync::Arc;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 /// The topic of the metadata log.
 pub const CLUSTER_METADATA: &str = "__cluster_metadata";
@@ -42,14 +42,9 @@ pub struct MetadataLog {
     partition: Partition,
     raft: RefCell<Raft>,
     /// Snapshots on disk, the oldest first.
-    snapshots: RefCell<Vec<SnapshotFile>>,
-}
-
-/// What the files told at start.
-struct Found {
-    replay: Replay,
-    stored: Stored,
-    snapshots: Vec<SnapshotFile>,
+    snapshots: RefCell<Vec<SnapshotId>>,
+    /// The snapshot that Raft asked for while the image was behind: taken at the next tick.
+    asked: Cell<Option<SnapshotId>>,
 }
 
 impl MetadataLog {
@@ -68,21 +63,31 @@ impl MetadataLog {
         let waits = Waits::new(node.id);
         let log = store.open(spec, waits.clone()).await?;
         let partition = Partition::new(PARTITION, CLUSTER_METADATA.into(), log, waits, epoch);
-        let found = replay(&dir, &partition, state).await?;
+        let (replay, stored) = load(&dir, &partition, state).await?;
         let me = ReplicaKey { id: node.id, directory: node.metadata_dir.directory_id() };
-        let mut effects = Vec::new();
-        let endpoints = node.as_voter();
-        let raft =
-            Raft::start(me, endpoints, found.stored, node.metadata_retention(), &mut effects)?;
+        check_voter(me, &stored)?;
+        let snapshots = stored.snapshots.iter().map(|file| file.id).collect();
+        let listener = node.listeners.iter().find(|listener| listener.for_controllers);
+        let settings = Settings {
+            cluster_id: node.cluster_id.clone(),
+            role: Role::Controller,
+            listener: listener.map_or("CONTROLLER", |listener| listener.name).to_owned(),
+            bootstrap_servers: 0,
+            auto_join: false,
+            timers: Timers::default(),
+            retention: node.metadata_retention(),
+        };
+        let (mut effects, seed, at) = (Vec::new(), random_u64(), clocks());
+        let raft = Raft::start(settings, me, node.as_voter(), stored, seed, at, &mut effects)?;
         let log = Self {
             dir,
             partition,
             raft: RefCell::new(raft),
-            snapshots: RefCell::new(found.snapshots),
+            snapshots: RefCell::new(snapshots),
+            asked: Cell::new(None),
         };
-        let image = found.replay;
         log.perform(effects, None).await?;
-        Ok((log, image))
+        Ok((log, replay))
     }
 
     /// Everything below is committed.
@@ -92,12 +97,12 @@ impl MetadataLog {
 
     /// What DescribeQuorum tells; `None` while this node does not lead.
     pub fn describe(&self) -> Option<QuorumDescription> {
-        self.raft.borrow().describe(wall_clock())
+        self.raft.borrow().describe(clocks())
     }
 
     /// The kraft.version of the quorum, which is not in the image.
     pub fn kraft_version(&self) -> i16 {
-        self.raft.borrow().quorum().0
+        self.raft.borrow().quorum().kraft_version
     }
 
     /// The offset that the next record gets.
@@ -113,7 +118,7 @@ impl MetadataLog {
         version: MetadataVersion,
         atomic: bool,
     ) -> Result<(), Refusal> {
-        let epoch = self.raft.borrow().leading().ok_or(ErrorCode::NotController)?;
+        let (epoch, _) = self.raft.borrow().leading().ok_or(ErrorCode::NotController)?;
         let now = wall_clock();
         let batches = if atomic {
             records::batch(records, version, self.end(), epoch, now).map(|batch| vec![batch])
@@ -123,56 +128,40 @@ impl MetadataLog {
         let batches =
             batches.map_err(|why| Refusal::new(ErrorCode::InvalidRequest, why.to_string()))?;
         for batch in batches {
-            self.append(batch, epoch, now).await?;
+            self.append(batch, epoch).await?;
         }
         Ok(())
     }
 
     /// Takes a snapshot of `image`, the committed one, if it is time to, and drops what it made old.
     pub async fn tick(&self, image: &Image) -> anyhow::Result<()> {
-        let mut effects = Vec::new();
-        let input = Input::Tick {
-            now: wall_clock(),
-            snapshots: self.snapshots.borrow().clone(),
-            log_bytes: self.partition.log.size(),
-        };
-        self.raft.borrow_mut().handle(input, &mut effects);
+        // What Raft asked for meanwhile was at an offset that the image has passed.
+        let input = self.asked.take().map_or(Input::Tick, Input::SnapshotNotTaken);
+        let effects = self.tell(input);
         self.perform(effects, Some(image)).await
     }
 
-    async fn append(
-        &self,
-        batch: Bytes,
-        epoch: LeaderEpoch,
-        now: Timestamp,
-    ) -> Result<(), Refusal> {
-        let bytes = batch.len() as u64;
-        let end = self.place(batch, epoch, now)?;
-        let told = self.tell(Input::Appended { end, bytes, now });
-        assert!(told.is_empty(), "an append leads to nothing before its flush");
-        if self.settled(end).await {
-            self.tell(Input::Flushed { end });
-            return Ok(());
-        }
-        Err(Refusal::new(
-            ErrorCode::KafkaStorageError,
-            "the metadata log's disk failed: this node decides nothing more until it is restarted",
-        ))
+    async fn append(&self, batch: Bytes, epoch: LeaderEpoch) -> Result<(), Refusal> {
+        let mut effects = Vec::new();
+        let appended = self.raft.borrow_mut().append(clocks(), epoch, batch, &mut effects);
+        appended.map_err(|why| Refusal::new(ErrorCode::NotController, why.to_string()))?;
+        self.perform(effects, None).await.map_err(|why| {
+            error!("the metadata log: {why:#}");
+            Refusal::new(
+                ErrorCode::KafkaStorageError,
+                "the metadata log's disk failed: this node decides nothing more until it is restarted",
+            )
+        })
     }
 
-    /// Gives a batch of ours its place in the log; returns the log's end behind it.
-    fn place(
-        &self,
-        batch: Bytes,
-        epoch: LeaderEpoch,
-        now: Timestamp,
-    ) -> Result<Offset, AppendError> {
+    /// Gives a batch of ours its place in the log.
+    fn place(&self, batch: Bytes) -> Result<(), AppendError> {
         let header = BatchHeader::parse(&batch).expect("we built it");
+        let (epoch, now) = (header.leader_epoch, wall_clock());
         let checked = Checked { bytes: batch, header, log_append_time: None, converted: false };
         let appended = self.partition.log.append(checked, Origin::Coordinator, epoch, now)?;
-        let end = appended.last_offset.plus(1);
-        self.partition.appended(end);
-        Ok(end)
+        self.partition.appended(appended.last_offset.plus(1));
+        Ok(())
     }
 
     /// Waits until everything below `end` is committed; false if it never will be. A full disk is
@@ -189,7 +178,7 @@ impl MetadataLog {
 
     fn tell(&self, input: Input) -> Vec<Effect> {
         let mut effects = Vec::new();
-        self.raft.borrow_mut().handle(input, &mut effects);
+        self.raft.borrow_mut().handle(clocks(), input, &mut effects);
         effects
     }
 
@@ -199,22 +188,37 @@ impl MetadataLog {
             match effect {
                 Effect::SaveState(state) => {
                     self.save_state(&state).await?;
-                    effects.extend(self.tell(Input::StateSaved { now: wall_clock() }));
+                    effects.extend(self.tell(Input::StateSaved));
                 }
-                Effect::Append { batch, epoch } => {
-                    let end = self.place(batch, epoch, wall_clock())?;
-                    ensure!(self.settled(end).await, "the metadata log's disk failed");
+                Effect::Append { batches, end } => {
+                    self.place(batches)?;
+                    ensure!(self.settled(end).await, "its disk failed");
                     effects.extend(self.tell(Input::Flushed { end }));
                 }
                 // Who waits for a commit waits for it at `partition`, and applies what it appended.
-                Effect::Committed(_) => {}
-                Effect::TakeSnapshot { id, last_timestamp } => {
-                    let image = image.context("snapshots are taken at ticks")?;
-                    self.take_snapshot(id, last_timestamp, image).await?;
-                    let taken = Input::SnapshotTaken { id, now: wall_clock() };
-                    effects.extend(self.tell(taken));
+                Effect::Committed(_) | Effect::LeaderChanged { .. } => {}
+                Effect::TakeSnapshot { id, last_timestamp } => match image {
+                    Some(image) => {
+                        let file = self.take_snapshot(id, last_timestamp, image).await?;
+                        effects.extend(self.tell(Input::SnapshotTaken(file)));
+                    }
+                    None => self.asked.set(Some(id)),
+                },
+                Effect::DropBefore(id) => {
+                    self.drop_before(id).await?;
+                    let log_bytes = self.partition.log.size();
+                    effects.extend(self.tell(Input::Dropped { log_bytes }));
                 }
-                Effect::DropBefore(id) => self.drop_before(id).await?,
+                Effect::Fault(fault) => bail!(fault),
+                Effect::Truncate { .. }
+                | Effect::Send { .. }
+                | Effect::Respond { .. }
+                | Effect::ReadAndRespond { .. }
+                | Effect::ReadPieceAndRespond { .. }
+                | Effect::WritePiece { .. }
+                | Effect::InstallSnapshot { .. } => {
+                    panic!("a quorum of one has nobody to talk to: {effect:?}")
+                }
             }
         }
         Ok(())
@@ -223,10 +227,9 @@ impl MetadataLog {
     async fn save_state(&self, state: &QuorumState) -> anyhow::Result<()> {
         let text = {
             let raft = self.raft.borrow();
-            let (kraft_version, voters) = raft.quorum();
-            let ids: Vec<_> =
-                voters.voters.iter().map(|v| flowstone_types::NodeId(v.voter_id)).collect();
-            state.to_text(kraft_version, &ids)
+            let quorum = raft.quorum();
+            let ids: Vec<NodeId> = quorum.keys().map(|voter| voter.id).collect();
+            state.to_text(quorum.kraft_version, &ids)
         };
         let path = self.dir.join(QUORUM_STATE);
         fs::write_atomic(&path, text.into_bytes())
@@ -239,29 +242,31 @@ impl MetadataLog {
         id: SnapshotId,
         last_timestamp: Timestamp,
         image: &Image,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<SnapshotFile> {
         let mut file = BytesMut::new();
         {
             let raft = self.raft.borrow();
+            let quorum = raft.quorum_at(id.end);
+            let quorum = (quorum.kraft_version, &quorum.voters);
             let out = |part: Bytes| file.extend_from_slice(&part);
-            snapshot_file::write(image, id, last_timestamp, raft.quorum(), wall_clock(), out)?;
+            snapshot_file::write(image, id, last_timestamp, quorum, wall_clock(), out)?;
         }
         let bytes = file.len() as u64;
         let path = self.dir.join(id.to_string());
         fs::write_atomic(&path, file.into())
             .await
             .with_context(|| format!("cannot write {}", path.display()))?;
-        self.snapshots.borrow_mut().push(SnapshotFile { id, bytes, last_timestamp });
+        self.snapshots.borrow_mut().push(id);
         info!(snapshot = %id, bytes, "took a snapshot of the metadata log");
-        Ok(())
+        Ok(SnapshotFile { id, bytes, last_timestamp })
     }
 
     async fn drop_before(&self, id: SnapshotId) -> anyhow::Result<()> {
-        let old: Vec<SnapshotId> =
-            self.snapshots.borrow().iter().map(|file| file.id).filter(|old| *old < id).collect();
+        let is_old = |known: &SnapshotId| *known < id;
+        let old: Vec<_> = self.snapshots.borrow().iter().copied().filter(is_old).collect();
         for old in old {
             fs::remove_file(&self.dir.join(old.to_string())).await?;
-            self.snapshots.borrow_mut().retain(|file| file.id != old);
+            self.snapshots.borrow_mut().retain(|known| *known != old);
         }
         self.partition.log.advance_log_start(id.end).await?;
         Ok(())
@@ -279,11 +284,12 @@ async fn read_quorum_state(dir: &std::path::Path) -> anyhow::Result<Option<Quoru
 }
 
 /// Newest snapshot, then the log behind it.
-async fn replay(
+async fn load(
     dir: &std::path::Path,
     partition: &Partition,
     state: Option<QuorumState>,
-) -> anyhow::Result<Found> {
+) -> anyhow::Result<(Replay, Stored)> {
+    let log = &partition.log;
     let mut snapshots = Vec::new();
     for entry in fs::read_dir(dir).await? {
         let (bytes, last_timestamp) = (entry.len, entry.modified);
@@ -291,74 +297,83 @@ async fn replay(
         snapshots.extend(id.map(|id| SnapshotFile { id, bytes, last_timestamp }));
     }
     snapshots.sort_by_key(|file| file.id);
-    let (mut replay, mut quorum) = (Replay::default(), None);
-    let (mut from, mut voters_in_log, mut newest) = (partition.log.log_start(), false, None);
-    if let Some(SnapshotFile { id, .. }) = snapshots.last() {
+    let newest = snapshots.last().map(|file| file.id);
+    snapshots.retain(|file| file.id != SnapshotId::BOOTSTRAP);
+    let mut loader = Loader::new(state, KraftVoters::default(), snapshots);
+    if let Some(id) = newest {
         let path = dir.join(id.to_string());
         let file = Bytes::from(fs::read(&path).await?);
-        let read = snapshot_file::read(&file);
-        let (head, image) = read.with_context(|| format!("cannot load {}", path.display()))?;
-        quorum = head.voters.map(|voters| (head.kraft_version, voters));
-        if *id != SnapshotId::BOOTSTRAP {
-            replay = Replay::from_image(image);
-            (from, voters_in_log, newest) = (id.end, true, Some(*id));
-        }
+        let read = loader.snapshot(id, &file);
+        read.with_context(|| format!("cannot load {}", path.display()))?;
     }
-    let end = partition.log.log_end();
+    let (start, end) = (log.log_start(), log.log_end());
+    let mut from = newest.map_or(start, |id| id.end);
     ensure!(
-        partition.log.log_start() <= from && from <= end,
-        "the metadata log holds offsets {} to {end}, its newest snapshot ends at {from}: files are missing from {}",
-        partition.log.log_start(),
+        start <= from && from <= end,
+        "the metadata log holds offsets {start} to {end}, its newest snapshot ends at {from}: files are missing from {}",
         dir.display()
     );
-    let mut behind = 0;
-    let mut last_epoch = newest.map_or(LeaderEpoch(0), |id| id.epoch);
-    let (mut kraft_version, mut voters) = quorum.unwrap_or((0, KraftVoters::default()));
+    if start < from {
+        loader.skip(start, from, &epochs(partition, start, from), 0);
+    }
     while from < end {
-        let bytes = whole(partition.log.read(from, end, READ_BYTES, true).await?.parts);
+        let bytes = whole(log.read(from, end, READ_BYTES, true).await?.parts);
         ensure!(
             !bytes.is_empty(),
             "nothing at offset {from} of the metadata log, its end is {end}"
         );
         for found in batch::batches(&bytes) {
             let (at, header, _) = found?;
-            let (_, entry) = records::read_batch(&bytes.slice(at..at + header.total_len()))?;
-            behind += header.total_len() as u64;
-            last_epoch = header.leader_epoch;
+            // One voter alone has committed whatever is in its log.
+            loader.batch(&bytes.slice(at..at + header.total_len()))?;
             from = header.last_offset().plus(1);
-            match entry {
-                Entry::Records(records) => {
-                    for record in records {
-                        replay.apply(record)?;
-                    }
-                }
-                Entry::Control(records) => {
-                    for record in records {
-                        match record {
-                            ControlRecord::KraftVersion(v) => kraft_version = v.kraft_version,
-                            ControlRecord::KraftVoters(v) => (voters, voters_in_log) = (v, true),
-                            _ => {}
-                        }
-                    }
-                }
-            }
         }
     }
+    let (replay, mut stored) = loader.finish();
+    stored.log_bytes = log.size();
     if replay.in_transaction() {
         warn!("the metadata log ends inside a transaction: what it began is left out");
     }
-    snapshots.retain(|file| file.id != SnapshotId::BOOTSTRAP);
-    let stored = Stored {
-        state,
-        last_epoch,
-        log_end: end,
-        kraft_version,
-        voters,
-        voters_in_log,
-        snapshot: newest,
-        log_bytes_behind_snapshot: behind,
-    };
-    Ok(Found { replay, stored, snapshots })
+    Ok((replay, stored))
+}
+
+/// Where the epochs of a part of the log start.
+fn epochs(partition: &Partition, start: Offset, end: Offset) -> Vec<EpochStart> {
+    let (mut epochs, mut at) = (Vec::new(), start);
+    while at < end {
+        let epoch = partition.log.epoch_of(at);
+        let (_, behind) = partition.log.epoch_end_offset(epoch);
+        epochs.push(EpochStart { epoch, start: at });
+        at = behind.max(at.plus(1));
+    }
+    epochs
+}
+
+/// Whether this node is the voter that these disks know. Another one's disks must not be led by it.
+fn check_voter(me: ReplicaKey, stored: &Stored) -> anyhow::Result<()> {
+    let quorum = stored.quorum.last();
+    match quorum.keys().collect::<Vec<_>>()[..] {
+        [] => bail!("the metadata quorum has no voters: format this node with --standalone"),
+        [only] => ensure!(
+            only.may_be(me),
+            "the metadata quorum's voter is node {} with directory {}, but this is node {} with directory {}: \
+             these disks belong to another node, or the metadata directory was replaced",
+            only.id,
+            only.directory,
+            me.id,
+            me.directory
+        ),
+        _ => bail!(
+            "the metadata quorum has {} voters; this release runs as the only one",
+            quorum.len()
+        ),
+    }
+    Ok(())
+}
+
+/// The time, by both clocks.
+fn clocks() -> Now {
+    Now { clock: now(), wall: wall_clock() }
 }
 
 /// The metadata log rolls as Kafka's does, is flushed before anything of it counts, and is cut only

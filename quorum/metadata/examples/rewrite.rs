@@ -40,6 +40,7 @@ impl Rewriting<'_> {
     fn write(&mut self, id: SnapshotId, theirs: Option<&Path>) -> Result<(), Failure> {
         let (mut replay, stored) = self.loader.clone().finish();
         let (image, _) = replay.publish().ok_or("a transaction is open")?;
+        let quorum = stored.quorum.last();
         if let Some(path) = theirs {
             let (head, theirs) = snapshot_file::read(&fs::read(path)?.into())?;
             if theirs != image {
@@ -49,13 +50,13 @@ impl Rewriting<'_> {
                 );
             }
             if head.last_contained_log_timestamp != self.last
-                || head.voters.as_ref() != Some(&stored.voters)
+                || head.voters.as_ref() != Some(&quorum.voters)
             {
                 return Err(format!("{}: {head:?}", path.display()).into());
             }
         }
         let mut file = Vec::new();
-        let quorum = (stored.kraft_version, &stored.voters);
+        let quorum = (quorum.kraft_version, &quorum.voters);
         snapshot_file::write(&image, id, self.last, quorum, self.last, |part| {
             file.extend_from_slice(&part);
         })?;
@@ -72,7 +73,7 @@ fn main() -> Result<(), Failure> {
         return Err("usage: rewrite FROM TO".into());
     };
     let mut theirs = BTreeMap::new();
-    let mut loader = Loader::new(None, KraftVoters::default());
+    let mut loader = Loader::new(None, KraftVoters::default(), vec![]);
     for path in files(&from, ".checkpoint")? {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         match SnapshotId::from_file_name(&name) {

@@ -8,8 +8,8 @@ use flowstone_metadata::log::{self, Entry};
 use flowstone_metadata::{
     ConfigResource, Image, LoadError, Loader, MetadataVersion, Replay, features, snapshot_file,
 };
-use flowstone_raft::SnapshotId;
 use flowstone_raft::control::{ControlRecord, KraftVoters};
+use flowstone_raft::{EpochStart, SnapshotId};
 use flowstone_types::{LeaderEpoch, NodeId, Offset, Timestamp};
 
 const LOG: &[u8] = include_bytes!("golden/apache-4.3.1/life.log");
@@ -86,7 +86,7 @@ fn the_snapshot_is_the_log() {
 #[test]
 fn a_node_is_loaded_from_its_disk() {
     let load = |id, file, log| {
-        let mut loader = Loader::new(None, KraftVoters::default());
+        let mut loader = Loader::new(None, KraftVoters::default(), vec![]);
         loader.snapshot(id, &Bytes::from_static(file)).unwrap();
         for (_, batch) in each_batch(log) {
             loader.batch(&batch).unwrap();
@@ -94,24 +94,27 @@ fn a_node_is_loaded_from_its_disk() {
         loader.finish()
     };
     let (_, formatted) = load(SnapshotId::BOOTSTRAP, VOTERS, &[]);
-    assert_eq!((formatted.kraft_version, formatted.voters_in_log), (1, false));
-    assert_eq!((formatted.voters.voters.len(), formatted.log_end), (1, Offset(0)));
+    let quorum = formatted.quorum.last();
+    assert_eq!((quorum.kraft_version, formatted.quorum.in_log()), (1, false));
+    assert_eq!((quorum.len(), formatted.log_end), (1, Offset(0)));
     let id = SnapshotId { end: Offset(60), epoch: LeaderEpoch(1) };
     let (mut from_snapshot, stored) = load(id, SNAPSHOT, LOG);
+    let first = EpochStart { epoch: LeaderEpoch(1), start: Offset(0) };
     assert_eq!(
-        (stored.log_end, stored.last_epoch, stored.snapshot),
-        (Offset(77), LeaderEpoch(1), Some(id))
+        (stored.log_start, stored.log_end, &stored.epochs[..]),
+        (Offset(0), Offset(77), &[first][..])
     );
-    assert!(stored.voters_in_log && stored.log_bytes_behind_snapshot < LOG.len() as u64 / 2);
+    assert!(stored.quorum.in_log() && stored.log_bytes_behind_snapshot < LOG.len() as u64 / 2);
+    assert_eq!(stored.log_bytes, LOG.len() as u64, "what the snapshot covers is there, too");
     let (mut from_log, stored) = load(SnapshotId::BOOTSTRAP, VOTERS, LOG);
-    assert_eq!((stored.log_end, stored.voters_in_log), (Offset(77), true));
+    assert_eq!((stored.log_end, stored.quorum.in_log()), (Offset(77), true));
     assert_eq!(stored.log_bytes_behind_snapshot, LOG.len() as u64);
     assert_eq!(from_snapshot.publish().unwrap().0, from_log.publish().unwrap().0);
 }
 
 #[test]
 fn a_log_with_a_gap_is_refused() {
-    let mut loader = Loader::new(None, KraftVoters::default());
+    let mut loader = Loader::new(None, KraftVoters::default(), vec![]);
     let all: Vec<_> = each_batch(LOG).map(|(_, batch)| batch).collect();
     loader.batch(&all[0]).unwrap();
     let gap = LoadError::Gap { expected: Offset(3), found: Offset(12) };

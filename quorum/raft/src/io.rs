@@ -166,10 +166,16 @@ pub enum Input {
     Truncated,
     /// The snapshot of [`Effect::TakeSnapshot`] is on stable storage.
     SnapshotTaken(SnapshotFile),
-    /// It could not be taken now (a transaction of records is open there): it is asked for again, later.
+    /// It was not taken (a transaction of records is open there, or the image is elsewhere). The shell says
+    /// so when there is one to be had: it is asked for at once, at what is committed by then.
     SnapshotNotTaken(SnapshotId),
     /// The piece of [`Effect::WritePiece`] is in its file; it need not be flushed yet.
-    PieceWritten,
+    PieceWritten {
+        /// Which snapshot.
+        id: SnapshotId,
+        /// The first byte behind the piece.
+        end: u64,
+    },
     /// The snapshot of [`Effect::InstallSnapshot`] is in force: flushed, named, the log empty behind it.
     SnapshotInstalled {
         /// The file.
@@ -179,6 +185,11 @@ pub enum Input {
     },
     /// It is no whole snapshot; its file is gone, and the log is as it was.
     SnapshotRefused(SnapshotId),
+    /// [`Effect::DropBefore`] is done.
+    Dropped {
+        /// The log's bytes that are left.
+        log_bytes: u64,
+    },
     /// The controller cannot go on leading this epoch. Of an epoch that is over it means nothing.
     Resign(LeaderEpoch),
     /// This node stops: a leader says so to its successors, and nobody here stands for election again.
@@ -271,7 +282,7 @@ pub enum Effect {
         /// When the last batch that it covers was appended.
         last_timestamp: Timestamp,
     },
-    /// Snapshots older than this one may go, and the log below its end.
+    /// Snapshots older than this one may go, and the log below its end. Say [`Input::Dropped`].
     DropBefore(SnapshotId),
     /// Everything below is committed: apply it, answer for it.
     Committed(Offset),
@@ -311,15 +322,6 @@ pub enum Fault {
         known: NodeId,
         /// The other one.
         told: NodeId,
-    },
-    /// A batch of the leader's that does not follow our log's end, is damaged, or is of a later epoch
-    /// than its own.
-    #[error("the leader of epoch {epoch} sent a batch that does not belong at {at}")]
-    BadBatch {
-        /// The leader's epoch.
-        epoch: LeaderEpoch,
-        /// The log's end.
-        at: Offset,
     },
     /// There is no epoch left: the last one was 2^31 - 1.
     #[error("there is no epoch left")]

@@ -1,28 +1,49 @@
-//! The metadata quorum's rules, as far as a single voter needs them: its epochs, what counts as
-//! committed, when to take a snapshot and what may then go.
+//! The metadata quorum's rules: KRaft's Raft (KIP-595), its voters (KIP-853), pre-votes (KIP-996) and
+//! snapshots (KIP-630).
 //!
-//! [`Raft`] decides: inputs in, effects out. [`QuorumState`] is the `quorum-state` file, [`control`]
-//! what the log says of the quorum, [`snapshot`] the frame of snapshot files.
+//! [`Raft`] decides: inputs in, effects out; [`messages`] are its RPCs. [`QuorumState`] is the
+//! `quorum-state` file, [`control`] what the log says of the quorum, [`snapshot`] the frame of snapshot
+//! files.
 //!
-//! Pure: no clock, no files. A write is done only when an input says so.
+//! Pure: no clock, no files, no chance of its own. A write is done only when an input says so.
 
 #![no_std]
 
 extern crate alloc;
 
-pub mod code;
+mod code;
 pub mod control;
-pub mod io;
+mod describe;
+mod election;
+mod epochs;
+mod follow;
+mod io;
+mod leader;
+mod links;
+mod log;
+mod membership;
 pub mod messages;
 mod quorum_state;
-pub mod settings;
+mod raft;
+mod random;
+mod rpc;
+mod serve;
+mod settings;
 pub mod snapshot;
-mod voter;
-pub mod voters;
+mod snapshots;
+mod state;
+mod voters;
 
-pub use quorum_state::{QuorumState, QuorumStateError};
-pub use snapshot::SnapshotId;
-pub use voter::{
-    Effect, Input, QuorumDescription, Raft, ReplicaKey, ReplicaState, Retention, SnapshotFile,
-    StartError, Stored,
+pub use code::Code;
+pub use describe::{QuorumDescription, ReplicaState};
+pub use io::{
+    Destination, Effect, Failure, Fault, Input, Now, Request, RequestId, Response, SnapshotFile,
+    Token,
 };
+pub use membership::UpgradeError;
+pub use quorum_state::{QuorumState, QuorumStateError};
+pub use raft::{AppendError, Raft};
+pub use rpc::TOPIC;
+pub use settings::{EpochStart, Retention, Role, Settings, StartError, Stored, Timers};
+pub use snapshot::SnapshotId;
+pub use voters::{Quorum, QuorumHistory, ReplicaKey};

@@ -13,8 +13,11 @@ use flowstone_metadata::{
     Image, Loader, MetadataRecord, MetadataVersion, Replay, features, log, snapshot_file,
 };
 use flowstone_raft::control::KraftVoters;
-use flowstone_raft::{Effect, Input, QuorumState, Raft, ReplicaKey, Retention, SnapshotId};
-use flowstone_types::{LeaderEpoch, NodeId, Offset, Timestamp, Uuid};
+use flowstone_raft::{
+    Effect, Input, Now, QuorumState, Raft, ReplicaKey, Retention, Role, Settings, SnapshotFile,
+    SnapshotId, Timers,
+};
+use flowstone_types::{Instant, LeaderEpoch, NodeId, Offset, Timestamp, Uuid};
 
 const ME: ReplicaKey = ReplicaKey { id: NodeId(1), directory: Uuid(1 << 100) };
 const NOW: Timestamp = Timestamp(1_000);
@@ -34,6 +37,7 @@ struct Node {
     replay: Replay,
     image: Image,
     end: Offset,
+    now: Now,
 }
 
 impl Disk {
@@ -60,7 +64,14 @@ impl Disk {
 impl Node {
     /// Loads the disk, starts a new epoch, and writes what a new controller writes.
     fn start(disk: Disk) -> Self {
-        let mut loader = Loader::new(disk.state.clone(), KraftVoters::default());
+        let file = |(id, file): &(SnapshotId, Bytes)| SnapshotFile {
+            id: *id,
+            bytes: file.len() as u64,
+            last_timestamp: NOW,
+        };
+        let snapshots = disk.snapshot.iter().filter(|(id, _)| *id != SnapshotId::BOOTSTRAP);
+        let snapshots = snapshots.map(file).collect();
+        let mut loader = Loader::new(disk.state.clone(), KraftVoters::default(), snapshots);
         if let Some((id, file)) = &disk.snapshot {
             loader.snapshot(*id, file).unwrap();
         }
@@ -68,10 +79,20 @@ impl Node {
             loader.batch(&Bytes::copy_from_slice(batch.unwrap().2)).unwrap();
         }
         let (replay, stored) = loader.finish();
-        let (end, voter) = (stored.log_end, stored.voters.voters[0].clone());
+        let (end, voter) = (stored.log_end, stored.quorum.last().voters.voters[0].clone());
         let mut effects = Vec::new();
-        let raft = Raft::start(ME, voter, stored, Retention::default(), &mut effects).unwrap();
-        let mut node = Self { disk, raft, replay, image: Image::default(), end };
+        let settings = Settings {
+            cluster_id: "MkU3OEVBNTcwNTJENDM2Qg".into(),
+            role: Role::Controller,
+            listener: "CONTROLLER".into(),
+            bootstrap_servers: 0,
+            auto_join: false,
+            timers: Timers::default(),
+            retention: Retention::default(),
+        };
+        let now = Now { clock: Instant(0), wall: NOW };
+        let raft = Raft::start(settings, ME, voter, stored, 1, now, &mut effects).unwrap();
+        let mut node = Self { disk, raft, replay, image: Image::default(), end, now };
         node.perform(effects);
         let in_transaction = node.replay.in_transaction();
         let (_, bootstrap) = snapshot_file::read_records(&node.disk.bootstrap).unwrap();
@@ -82,7 +103,7 @@ impl Node {
 
     fn input(&mut self, input: Input) {
         let mut effects = Vec::new();
-        self.raft.handle(input, &mut effects);
+        self.raft.handle(self.now, input, &mut effects);
         self.perform(effects);
     }
 
@@ -92,14 +113,14 @@ impl Node {
             match effect {
                 Effect::SaveState(state) => {
                     self.disk.state = Some(state);
-                    self.input(Input::StateSaved { now: NOW });
+                    self.input(Input::StateSaved);
                 }
-                Effect::Append { batch, .. } => {
-                    let (header, _) = log::read_batch(&batch).unwrap();
+                Effect::Append { batches, end } => {
+                    let (header, _) = log::read_batch(&batches).unwrap();
                     assert_eq!(header.base_offset, self.end);
-                    self.end = header.last_offset().plus(1);
-                    self.disk.log.extend_from_slice(&batch);
-                    self.input(Input::Flushed { end: self.end });
+                    self.end = end;
+                    self.disk.log.extend_from_slice(&batches);
+                    self.input(Input::Flushed { end });
                 }
                 Effect::Committed(end) => {
                     assert_eq!(end, self.end);
@@ -109,32 +130,35 @@ impl Node {
                 Effect::TakeSnapshot { id, last_timestamp } => {
                     let mut file = Vec::new();
                     let out = |part: Bytes| file.extend_from_slice(&part);
-                    let quorum = self.raft.quorum();
+                    let quorum = self.raft.quorum_at(id.end);
+                    let quorum = (quorum.kraft_version, &quorum.voters);
                     snapshot_file::write(&self.image, id, last_timestamp, quorum, NOW, out)
                         .unwrap();
+                    let bytes = file.len() as u64;
                     self.disk.snapshot = Some((id, file.into()));
-                    self.input(Input::SnapshotTaken { id, now: NOW });
+                    let file = SnapshotFile { id, bytes, last_timestamp };
+                    self.input(Input::SnapshotTaken(file));
                 }
-                Effect::DropBefore(id) => panic!("nothing is old: {id}"),
+                Effect::LeaderChanged { leader, .. } => assert_eq!(leader, Some(ME.id)),
+                effect => panic!("a node alone has no use for {effect:?}"),
             }
         }
     }
 
     fn commit<R>(&mut self, decision: Decision<R>) -> R {
-        let epoch = self.raft.leading().unwrap();
+        let (epoch, _) = self.raft.leading().unwrap();
         let version = self.image.metadata_version();
         let all = log::batches(&decision.records, version, self.end, epoch, NOW).unwrap();
         assert!(all.len() <= 1 || !decision.atomic);
-        for batch in all {
-            let (header, _) = log::read_batch(&batch).unwrap();
-            self.end = header.last_offset().plus(1);
-            self.disk.log.extend_from_slice(&batch);
-            self.input(Input::Appended { end: self.end, bytes: batch.len() as u64, now: NOW });
-        }
+        // A commit publishes what was applied before it.
         for record in decision.records {
             self.replay.apply(record).unwrap();
         }
-        self.input(Input::Flushed { end: self.end });
+        for batch in all {
+            let mut effects = Vec::new();
+            self.raft.append(self.now, epoch, batch, &mut effects).unwrap();
+            self.perform(effects);
+        }
         decision.response
     }
 
@@ -174,20 +198,23 @@ impl Node {
 #[test]
 fn from_formatted_disks_to_topics_over_crashes_and_a_snapshot() {
     let mut node = Node::start(Disk::formatted());
-    assert_eq!(node.raft.leading(), Some(LeaderEpoch(1)));
+    assert_eq!(node.raft.leading(), Some((LeaderEpoch(1), Offset(0))));
     assert_eq!(node.image.metadata_version(), MetadataVersion::LATEST);
     assert_eq!(node.bring_in_broker(900), 0);
     node.create("orders", 3);
     assert_eq!(node.leader_epoch("orders"), (ME.id, LeaderEpoch(0)));
 
     let mut node = Node::start(node.disk);
-    assert_eq!(node.raft.leading(), Some(LeaderEpoch(2)), "a new epoch at every start");
+    assert_eq!(node.raft.epoch(), LeaderEpoch(2), "a new epoch at every start");
     assert_eq!(node.bring_in_broker(901), 3, "its partitions are its again");
     assert_eq!(node.leader_epoch("orders"), (ME.id, LeaderEpoch(1)));
 
-    node.input(Input::Tick { now: NOW, snapshots: vec![], log_bytes: 0 });
-    let hour = Timestamp(NOW.0 + 3_600_000);
-    node.input(Input::Tick { now: hour, snapshots: vec![], log_bytes: 0 });
+    let hour = node.raft.next_deadline().unwrap();
+    node.now.clock = Instant(hour.0 - 1);
+    node.input(Input::Tick);
+    assert_eq!(node.disk.snapshot.as_ref().unwrap().0, SnapshotId::BOOTSTRAP);
+    node.now.clock = hour;
+    node.input(Input::Tick);
     let (id, _) = node.disk.snapshot.clone().unwrap();
     assert_eq!((id.end, id.epoch), (node.end, LeaderEpoch(2)));
     let (image, mut disk) = (node.image.clone(), node.disk);

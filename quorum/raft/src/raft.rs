@@ -1,0 +1,702 @@
+//! One replica of the metadata log: inputs in, effects out.
+//!
+//! This file has the way of a start, of an input and of a change of state; each rule is in the file of its
+//! RPC: `election` (Vote), `epochs` (BeginQuorumEpoch, EndQuorumEpoch), `follow` (fetching), `serve`
+//! (being fetched from), `membership` (who votes).
+//!
+//! Invariants: epochs never go back; a vote, once given, stands for its epoch; what is said or done in an
+//! epoch waits for the epoch's being on disk (the outbox); the high watermark never goes back.
+
+use crate::control::{ControlRecord, KraftVoter, control_batch, read_control_batch};
+use crate::io::{Destination, Effect, Fault, Input, Now, Request, Response};
+use crate::leader::{Leader, UNCOMMITTED_BATCHES_MAX};
+use crate::links::{Asked, Links, Peer};
+use crate::log::Log;
+use crate::quorum_state::QuorumState;
+use crate::random::Random;
+use crate::settings::{Role, Settings, StartError, Stored};
+use crate::snapshot::SnapshotId;
+use crate::snapshots::Snapshots;
+use crate::state::{Address, Candidate, Follower, Prospective, Resigned, State, Unattached};
+use crate::voters::{Quorum, QuorumHistory, ReplicaKey, endpoint};
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use bytes::Bytes;
+use flowstone_batch::BatchHeader;
+use flowstone_types::{Instant, LeaderEpoch, NodeId, Offset, Uuid};
+
+/// The replica.
+#[derive(Clone, Debug)]
+pub struct Raft {
+    pub(crate) settings: Settings,
+    pub(crate) me: ReplicaKey,
+    /// This node as the others should know it.
+    pub(crate) myself: KraftVoter,
+    random: Random,
+    pub(crate) epoch: LeaderEpoch,
+    /// Whom this replica voted for in the epoch.
+    pub(crate) vote: Option<ReplicaKey>,
+    pub(crate) state: State,
+    pub(crate) log: Log,
+    pub(crate) quorums: QuorumHistory,
+    /// What is known to be committed.
+    pub(crate) high_watermark: Option<Offset>,
+    pub(crate) snapshots: Snapshots,
+    pub(crate) links: Links,
+    pub(crate) out: Outbox,
+    /// What `quorum-state` holds, or will once what is in the outbox is done.
+    saved: Option<QuorumState>,
+    told: Option<(LeaderEpoch, Option<NodeId>)>,
+    pub(crate) is_stopping: bool,
+}
+
+/// Effects on their way out. One that follows a [`Effect::SaveState`] stays here until that is on disk. Its
+/// length is bound by its causes: a request that the shell holds, one request to each peer, a batch.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Outbox {
+    queue: VecDeque<Effect>,
+    is_saving: bool,
+}
+
+impl Outbox {
+    pub(crate) fn push(&mut self, effect: Effect) {
+        self.queue.push_back(effect);
+    }
+
+    fn release(&mut self, effects: &mut Vec<Effect>) {
+        while !self.is_saving
+            && let Some(effect) = self.queue.pop_front()
+        {
+            self.is_saving = matches!(effect, Effect::SaveState(_));
+            effects.push(effect);
+        }
+    }
+}
+
+impl Raft {
+    /// Starts with what is on disk. `endpoints` is this node as others reach it, and what it supports;
+    /// `seed` is where its chance comes from: another one for each node and start.
+    ///
+    /// A node that led before does not know what it had promised, so it never goes on in its epoch
+    /// (reference section 2.1). The only voter waits for nobody: it leads, in a new epoch, as soon as that
+    /// is on disk.
+    pub fn start(
+        settings: Settings,
+        me: ReplicaKey,
+        endpoints: KraftVoter,
+        stored: Stored,
+        seed: u64,
+        now: Now,
+        effects: &mut Vec<Effect>,
+    ) -> Result<Self, StartError> {
+        if me.directory.is_zero() {
+            return Err(StartError::NoDirectory);
+        }
+        if stored.quorum.last().is_empty() && settings.bootstrap_servers == 0 {
+            return Err(StartError::NoVoters);
+        }
+        if settings.role == Role::Controller
+            && endpoint(&endpoints.endpoints, &settings.listener).is_none()
+        {
+            return Err(StartError::NoEndpoint(settings.listener));
+        }
+        let Stored { state, epochs, log_start, log_end, quorum, mut snapshots, .. } = stored;
+        let oldest = snapshots.iter().map(|file| file.id).find(|id| id.end >= log_start);
+        let oldest = oldest.filter(|_| log_start > Offset::ZERO);
+        let newest = snapshots.last().map_or(SnapshotId::BOOTSTRAP, |file| file.id);
+        if newest.end > log_end || (oldest.is_none() && log_start > Offset::ZERO) {
+            return Err(StartError::Gap { log_start, log_end, snapshot: newest.end });
+        }
+        // Where the batch before the start is in no snapshot, a crash came between dropping one and
+        // dropping its log: the rest of that is done now.
+        let unknown = SnapshotId { end: log_start, epoch: LeaderEpoch(0) };
+        let exact = oldest.filter(|id| id.end == log_start);
+        let mut log = Log::new(exact.unwrap_or(unknown), epochs, log_end);
+        let mut out = Outbox::default();
+        if let Some(oldest) = oldest
+            && (exact.is_none() || snapshots[0].id < oldest)
+        {
+            log.drop_before(oldest);
+            snapshots.retain(|file| file.id >= oldest);
+            out.push(Effect::DropBefore(oldest));
+        }
+        let last_epoch = log.last_epoch();
+        // A file behind the log has lost what the log proves (reference section 2.1).
+        let election = state.clone().filter(|state| state.epoch >= last_epoch);
+        let snapshots = Snapshots::new(
+            settings.retention,
+            snapshots,
+            stored.log_bytes,
+            stored.log_bytes_behind_snapshot,
+            now.clock,
+        );
+        let unattached = Unattached { leader: None, election_deadline: now.clock };
+        let mut raft = Self {
+            settings,
+            me,
+            myself: endpoints,
+            random: Random(seed),
+            epoch: election.as_ref().map_or(last_epoch, |state| state.epoch),
+            vote: election.as_ref().and_then(voted),
+            state: State::Unattached(unattached),
+            log,
+            quorums: quorum,
+            // Only what is committed goes into a snapshot.
+            high_watermark: (newest.end > Offset::ZERO).then_some(newest.end),
+            snapshots,
+            links: Links::default(),
+            out,
+            saved: Some(state.unwrap_or(NEVER_SAVED)),
+            told: None,
+            is_stopping: false,
+        };
+        if raft.epoch.0 == i32::MAX {
+            return Err(StartError::NoEpochsLeft);
+        }
+        let leader = election.map(|state| state.leader).filter(|leader| *leader != NodeId::NONE);
+        raft.state = raft.first_state(leader, now);
+        // The only voter's file is written once, with what it is about to become.
+        if !raft.leads_alone() {
+            raft.persist();
+            raft.announce();
+        }
+        raft.poll(now);
+        raft.out.release(effects);
+        Ok(raft)
+    }
+
+    /// Takes one input in. Afterwards nothing is due at `now` any more.
+    pub fn handle(&mut self, now: Now, input: Input, effects: &mut Vec<Effect>) {
+        match input {
+            Input::Tick => {}
+            Input::Request { token, listener, request } => {
+                self.request(now, token, &listener, request);
+            }
+            Input::Response { id, response } => {
+                if let Some((peer, asked)) = self.links.answered(id) {
+                    self.response(now, peer, asked, response);
+                }
+            }
+            Input::StateSaved => {
+                assert!(self.out.is_saving, "quorum-state was saved that nobody asked for");
+                self.out.is_saving = false;
+            }
+            Input::Flushed { end } => {
+                self.log.flush(end);
+                self.advance_high_watermark(now);
+            }
+            Input::Truncated => self.log.truncated(),
+            Input::SnapshotTaken(file) => self.snapshots.taken(file, now.clock),
+            Input::SnapshotNotTaken(id) => self.snapshots.not_taken(id),
+            Input::PieceWritten { id, end } => self.piece_written(id, end),
+            Input::SnapshotInstalled { file, quorum } => self.installed(now, file, quorum),
+            Input::SnapshotRefused(id) => self.log.replace_failed(id),
+            Input::Dropped { log_bytes } => self.snapshots.dropped(log_bytes),
+            Input::Resign(epoch) => {
+                if epoch == self.epoch {
+                    self.resign(now);
+                }
+            }
+            Input::Shutdown => {
+                self.is_stopping = true;
+                self.resign(now);
+            }
+        }
+        self.poll(now);
+        self.out.release(effects);
+    }
+
+    /// When to give a [`Tick`](Input::Tick) at the latest; `None` while nothing is due by time.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let state = match &self.state {
+            State::Unattached(state) => self.may_stand().then_some(state.election_deadline),
+            State::Follower(state) => {
+                let fetch = self.may_stand().then_some(state.fetch_deadline);
+                fetch.into_iter().chain(self.update_deadline(state)).min()
+            }
+            State::Prospective(state) => self.may_stand().then_some(state.deadline),
+            State::Candidate(state) => self.may_stand().then_some(state.deadline),
+            State::Leader(leader) => {
+                let resign = (!self.leads_alone()).then_some(leader.resign_at);
+                // Whoever cannot be told now is, once its link's own deadline is over.
+                let ready = |id: &NodeId| self.links.is_ready(Peer::Node(*id));
+                let begin = leader.begin_at.iter().filter(|(id, _)| ready(id));
+                let begin = begin.map(|(_, at)| *at).min();
+                [leader.next_deadline(), resign, begin].into_iter().flatten().min()
+            }
+            State::Resigned(state) => Some(state.election_deadline),
+        };
+        let high_watermark = self.high_watermark.filter(|_| !self.log.is_being_replaced());
+        let snapshot = high_watermark.and_then(|high| self.snapshots.next_deadline(high));
+        [state, snapshot, self.links.next_deadline()].into_iter().flatten().min()
+    }
+
+    /// Appends a batch of the controller's, whose offset and epoch are in place: `epoch` must be the one
+    /// that it decided in. Returns the log's end behind it. It is committed once
+    /// [`Effect::Committed`] says so.
+    pub fn append(
+        &mut self,
+        now: Now,
+        epoch: LeaderEpoch,
+        batch: Bytes,
+        effects: &mut Vec<Effect>,
+    ) -> Result<Offset, AppendError> {
+        let State::Leader(leader) = &self.state else { return Err(AppendError::NotLeader) };
+        if epoch != self.epoch {
+            return Err(AppendError::NotLeader);
+        }
+        if leader.batch_ends.len() >= UNCOMMITTED_BATCHES_MAX {
+            return Err(AppendError::TooManyUncommitted);
+        }
+        let header = BatchHeader::parse(&batch).expect("the controller builds its batches");
+        assert!(header.base_offset == self.log.end(), "a batch starts at the log's end");
+        assert!(header.leader_epoch == epoch, "a batch is of its leader's epoch");
+        assert!(header.total_len() == batch.len(), "one batch at a time");
+        assert!(!header.attributes.is_control(), "control records are Raft's own");
+        let end = self.append_own(now, &header, batch);
+        self.poll(now);
+        self.out.release(effects);
+        Ok(end)
+    }
+
+    /// The epoch that this node leads, and where it starts in the log.
+    pub const fn leading(&self) -> Option<(LeaderEpoch, Offset)> {
+        match &self.state {
+            State::Leader(leader) => Some((self.epoch, leader.epoch_start)),
+            _ => None,
+        }
+    }
+
+    /// The epoch.
+    pub const fn epoch(&self) -> LeaderEpoch {
+        self.epoch
+    }
+
+    /// The epoch's leader, as far as it is known.
+    pub const fn leader(&self) -> Option<NodeId> {
+        match &self.state {
+            State::Unattached(state) => state.leader,
+            State::Follower(state) => Some(state.leader),
+            State::Prospective(state) => match &state.leader {
+                Some((leader, _)) => Some(*leader),
+                None => None,
+            },
+            State::Candidate(_) => None,
+            State::Leader(_) | State::Resigned(_) => Some(self.me.id),
+        }
+    }
+
+    /// The state, for metrics, in Kafka's words.
+    pub fn state_name(&self) -> &'static str {
+        match &self.state {
+            State::Unattached(_) if !self.is_voter() => "unattached-observer",
+            State::Unattached(_) if self.vote.is_some() => "unattached-voted",
+            State::Unattached(_) => "unattached",
+            State::Follower(_) if !self.is_voter() => "observer",
+            State::Follower(_) => "follower",
+            State::Prospective(_) => "prospective",
+            State::Candidate(_) => "candidate",
+            State::Leader(_) => "leader",
+            State::Resigned(_) => "resigned",
+        }
+    }
+
+    /// Everything below is committed; `None` while nothing is known to be.
+    pub const fn high_watermark(&self) -> Option<Offset> {
+        self.high_watermark
+    }
+
+    /// Where the log ends, flushed or not.
+    pub const fn log_end(&self) -> Offset {
+        self.log.end()
+    }
+
+    /// Where the log starts.
+    pub const fn log_start(&self) -> Offset {
+        self.log.start()
+    }
+
+    /// Who votes, committed or not.
+    pub fn quorum(&self) -> &Quorum {
+        self.quorums.last()
+    }
+
+    /// Who votes by everything below `end`: what a snapshot there tells.
+    pub fn quorum_at(&self, end: Offset) -> &Quorum {
+        self.quorums.at(end)
+    }
+
+    /// Whether this replica votes.
+    pub fn is_voter(&self) -> bool {
+        self.settings.role == Role::Controller && self.quorum().has(self.me)
+    }
+
+    pub(crate) fn may_stand(&self) -> bool {
+        self.is_voter() && !self.is_stopping && !self.log.is_being_replaced()
+    }
+
+    /// Whether this replica's vote alone decides.
+    pub(crate) fn leads_alone(&self) -> bool {
+        self.quorum().is_only(self.me)
+    }
+
+    fn first_state(&mut self, leader: Option<NodeId>, now: Now) -> State {
+        let election_deadline =
+            if self.leads_alone() { now.clock } else { self.election_deadline(now) };
+        if leader == Some(self.me.id) && self.is_voter() && !self.leads_alone() {
+            let untold = self.others().map(|voter| voter.id).collect();
+            return State::Resigned(Resigned { election_deadline, untold, successors: Vec::new() });
+        }
+        let leader = leader.filter(|leader| *leader != self.me.id);
+        if let Some(leader) = leader
+            && let Some(address) = self.address_of(leader)
+        {
+            return State::Follower(self.follower(leader, address, now));
+        }
+        if self.vote == Some(self.me) && self.may_stand() {
+            let votes = crate::state::Votes::new(self.quorum(), self.me.id);
+            let (deadline, losses) = (election_deadline, 0);
+            return State::Candidate(Candidate { votes, deadline, losses, is_backing_off: false });
+        }
+        State::Unattached(Unattached { leader, election_deadline })
+    }
+
+    pub(crate) fn follower(&self, leader: NodeId, address: Address, now: Now) -> Follower {
+        let fetch_deadline = now.clock.after(self.settings.timers.fetch_timeout);
+        Follower {
+            leader,
+            address,
+            fetch_deadline,
+            has_fetched: false,
+            update_deadline: fetch_deadline,
+            is_known: false,
+            taking: None,
+        }
+    }
+
+    /// Does what is due, until nothing is: time moves no state twice.
+    fn poll(&mut self, now: Now) {
+        while let Some(given_up) = self.links.expire(now.clock, &self.settings.timers) {
+            if given_up == Asked::Versions {
+                self.new_voter_failed();
+            }
+        }
+        while self.step(now) {}
+        self.snapshot_if_due(now);
+    }
+
+    /// One step of what is due; whether the state is another one now.
+    fn step(&mut self, now: Now) -> bool {
+        match &self.state {
+            State::Unattached(state) => {
+                if self.may_stand() && state.election_deadline <= now.clock {
+                    self.stand(now, 0);
+                    return true;
+                }
+                self.discover(now);
+                false
+            }
+            State::Follower(state) => {
+                if self.may_stand() && state.fetch_deadline <= now.clock {
+                    self.stand(now, 0);
+                    return true;
+                }
+                self.follow_on(now);
+                false
+            }
+            State::Prospective(_) | State::Candidate(_) => self.campaign(now),
+            State::Leader(_) => self.lead_on(now),
+            State::Resigned(state) => {
+                if state.election_deadline <= now.clock {
+                    let Some(next) = self.next_epoch() else { return false };
+                    self.become_unattached(now, next, None);
+                    return true;
+                }
+                self.tell_end(now);
+                false
+            }
+        }
+    }
+
+    /// Moves to another state of the same epoch, or of one that was entered just before.
+    pub(crate) fn enter(&mut self, state: State) {
+        let old = core::mem::replace(&mut self.state, state);
+        self.links.forget();
+        self.persist();
+        self.announce();
+        if let State::Leader(leader) = old {
+            self.abandon(leader);
+        }
+    }
+
+    /// Moves on to `epoch`, without a vote in it.
+    pub(crate) fn enter_epoch(&mut self, epoch: LeaderEpoch) {
+        assert!(epoch >= self.epoch, "epochs never go back");
+        if epoch > self.epoch {
+            self.epoch = epoch;
+            self.vote = None;
+        }
+    }
+
+    /// Waits for a leader of `epoch`. A timer that runs keeps running: a message that brings a new epoch
+    /// must not keep this voter from standing.
+    pub(crate) fn become_unattached(
+        &mut self,
+        now: Now,
+        epoch: LeaderEpoch,
+        leader: Option<NodeId>,
+    ) {
+        let election_deadline = match &self.state {
+            State::Unattached(state) => state.election_deadline,
+            State::Follower(Follower { fetch_deadline, .. }) => *fetch_deadline,
+            State::Prospective(Prospective { deadline, .. })
+            | State::Candidate(Candidate { deadline, .. }) => *deadline,
+            State::Resigned(state) => state.election_deadline,
+            State::Leader(_) => self.election_deadline(now),
+        };
+        self.enter_epoch(epoch);
+        self.enter(State::Unattached(Unattached { leader, election_deadline }));
+    }
+
+    /// Follows the leader of `epoch`.
+    pub(crate) fn become_follower(
+        &mut self,
+        now: Now,
+        epoch: LeaderEpoch,
+        leader: NodeId,
+        address: Address,
+    ) {
+        assert!(leader != self.me.id, "nobody follows itself");
+        self.enter_epoch(epoch);
+        let follower = self.follower(leader, address, now);
+        self.enter(State::Follower(follower));
+    }
+
+    /// Takes in what a message says of an epoch and its leader.
+    pub(crate) fn learn(
+        &mut self,
+        now: Now,
+        epoch: LeaderEpoch,
+        leader: Option<NodeId>,
+        address: Option<Address>,
+    ) {
+        if epoch < self.epoch {
+            return;
+        }
+        // Whoever takes us for the leader of an epoch that we do not lead remembers more than our disk.
+        let leader = leader.filter(|leader| *leader != self.me.id);
+        let address = address.or_else(|| self.address_of(leader?));
+        if epoch > self.epoch {
+            match (leader, address) {
+                (Some(leader), Some(address)) => self.become_follower(now, epoch, leader, address),
+                (leader, _) => self.become_unattached(now, epoch, leader),
+            }
+            return;
+        }
+        let Some(told) = leader else { return };
+        match self.leader() {
+            Some(known) if known != told => {
+                self.out.push(Effect::Fault(Fault::TwoLeaders { epoch, known, told }));
+            }
+            Some(_) => {
+                if let (State::Unattached(_), Some(address)) = (&self.state, address) {
+                    self.become_follower(now, epoch, told, address);
+                }
+            }
+            None => match address {
+                Some(address) => self.become_follower(now, epoch, told, address),
+                None => self.become_unattached(now, epoch, leader),
+            },
+        }
+    }
+
+    /// Raises what is known to be committed.
+    pub(crate) fn raise_high_watermark(&mut self, high_watermark: Offset) {
+        if Some(high_watermark) > self.high_watermark {
+            assert!(high_watermark <= self.log.end(), "what is committed is in the log");
+            self.high_watermark = Some(high_watermark);
+            self.snapshots.committed(high_watermark);
+            self.out.push(Effect::Committed(high_watermark));
+        }
+    }
+
+    /// Takes a batch of this leader's into the log.
+    pub(crate) fn append_own(&mut self, now: Now, header: &BatchHeader, batch: Bytes) -> Offset {
+        let end = header.last_offset().plus(1);
+        self.log.append(self.epoch, end);
+        self.snapshots.appended(end, batch.len() as u64, now.wall);
+        let State::Leader(leader) = &mut self.state else { panic!("only a leader appends") };
+        leader.batch_ends.push_back(end);
+        self.out.push(Effect::Append { batches: batch, end });
+        self.answer_waiting(now);
+        end
+    }
+
+    /// Appends control records; voters count from here on (KIP-853).
+    pub(crate) fn append_control(&mut self, now: Now, records: &[ControlRecord]) -> Offset {
+        let base = self.log.end();
+        let batch = control_batch(base, self.epoch, now.wall, records);
+        self.quorums.append(base, records);
+        let header = BatchHeader::parse(&batch).expect("we built it");
+        self.append_own(now, &header, batch)
+    }
+
+    /// Takes a batch of the leader's into the log, if it belongs there.
+    pub(crate) fn append_fetched(&mut self, header: &BatchHeader, batch: &Bytes) -> bool {
+        let belongs = header.base_offset == self.log.end()
+            && header.last_offset() >= header.base_offset
+            && header.leader_epoch <= self.epoch
+            && header.leader_epoch >= self.log.last_epoch()
+            && flowstone_batch::crc_ok(batch);
+        if !belongs {
+            return false;
+        }
+        if header.attributes.is_control() {
+            let Ok(records) = read_control_batch(batch) else { return false };
+            self.quorums.append(header.base_offset, &records);
+        }
+        let end = header.last_offset().plus(1);
+        self.log.append(header.leader_epoch, end);
+        self.snapshots.appended(end, batch.len() as u64, header.max_timestamp);
+        true
+    }
+
+    fn snapshot_if_due(&mut self, now: Now) {
+        let Some(end) = self.high_watermark.filter(|_| !self.log.is_being_replaced()) else {
+            return;
+        };
+        if let Some(last_timestamp) = self.snapshots.due(end, now.clock) {
+            let id = SnapshotId { end, epoch: self.log.epoch_before(end) };
+            self.snapshots.take(id);
+            self.out.push(Effect::TakeSnapshot { id, last_timestamp });
+        }
+        if let Some(id) = self.snapshots.drop_due(now) {
+            self.log.drop_before(id);
+            self.quorums.drop_before(id.end);
+            self.out.push(Effect::DropBefore(id));
+        }
+    }
+
+    /// Writes `quorum-state` where it does not hold what is true. A pre-vote changes nothing of it.
+    pub(crate) fn persist(&mut self) {
+        let leads = matches!(self.state, State::Leader(_) | State::Resigned(_));
+        let vote = self.vote.filter(|_| !leads);
+        let state = QuorumState {
+            epoch: self.epoch,
+            leader: self.leader().unwrap_or(NodeId::NONE),
+            voted: vote.map_or(NodeId::NONE, |vote| vote.id),
+            voted_directory: vote.map_or(Uuid::ZERO, |vote| vote.directory),
+        };
+        if self.saved.as_ref() != Some(&state) {
+            self.saved = Some(state.clone());
+            self.out.push(Effect::SaveState(state));
+        }
+    }
+
+    fn announce(&mut self) {
+        let leader = match &self.state {
+            State::Resigned(_) => None,
+            _ => self.leader(),
+        };
+        let now = Some((self.epoch, leader));
+        if self.told != now {
+            self.told = now;
+            self.out.push(Effect::LeaderChanged { epoch: self.epoch, leader });
+        }
+    }
+
+    pub(crate) fn next_epoch(&mut self) -> Option<LeaderEpoch> {
+        let next = self.epoch.0.checked_add(1).map(LeaderEpoch);
+        if next.is_none() {
+            self.out.push(Effect::Fault(Fault::NoEpochsLeft));
+        }
+        next
+    }
+
+    /// The voters beside this node.
+    pub(crate) fn others(&self) -> impl Iterator<Item = ReplicaKey> {
+        self.quorum().keys().filter(|voter| !voter.may_be(self.me))
+    }
+
+    /// Where a voter is, on the quorum's own listener.
+    pub(crate) fn address_of(&self, id: NodeId) -> Option<Address> {
+        let voter = self.quorum().with_id(id)?;
+        let at = endpoint(&voter.endpoints, &self.settings.listener)?;
+        Some(Address { host: at.host.clone(), port: at.port })
+    }
+
+    /// Uniform in [`election_timeout`, 2 x `election_timeout`).
+    pub(crate) fn election_deadline(&mut self, now: Now) -> Instant {
+        let least = self.settings.timers.election_timeout;
+        now.clock.after(least + self.random.below(least))
+    }
+
+    pub(crate) const fn random(&mut self) -> &mut Random {
+        &mut self.random
+    }
+
+    /// Asks a node something, if it is not being asked already.
+    pub(crate) fn ask(
+        &mut self,
+        now: Now,
+        id: NodeId,
+        at: &Address,
+        asked: Asked,
+        request: Request,
+    ) {
+        let (host, port) = (at.host.clone(), at.port);
+        self.send(now, Peer::Node(id), Destination::Node { id, host, port }, asked, request);
+    }
+
+    pub(crate) fn send(
+        &mut self,
+        now: Now,
+        peer: Peer,
+        to: Destination,
+        asked: Asked,
+        request: Request,
+    ) {
+        if self.links.is_ready(peer) {
+            let id = self.links.ask(peer, asked, now.clock, &self.settings.timers);
+            self.out.push(Effect::Send { id, to, request });
+        }
+    }
+
+    pub(crate) fn respond(&mut self, token: crate::io::Token, response: Response) {
+        self.out.push(Effect::Respond { token, response });
+    }
+
+    /// Ceases to lead, if it does.
+    pub(crate) fn resign(&mut self, now: Now) {
+        let State::Leader(leader) = &self.state else { return };
+        let successors = Leader::successors(leader, self.quorum(), self.me);
+        let untold = successors.iter().map(|voter| voter.id).collect();
+        let election_deadline = self.election_deadline(now);
+        self.enter(State::Resigned(Resigned { election_deadline, untold, successors }));
+    }
+}
+
+/// What a node without a `quorum-state` is in.
+const NEVER_SAVED: QuorumState = QuorumState {
+    epoch: LeaderEpoch(0),
+    leader: NodeId::NONE,
+    voted: NodeId::NONE,
+    voted_directory: Uuid::ZERO,
+};
+
+/// Whom a `quorum-state` voted for.
+fn voted(state: &QuorumState) -> Option<ReplicaKey> {
+    (state.voted != NodeId::NONE)
+        .then_some(ReplicaKey { id: state.voted, directory: state.voted_directory })
+}
+
+/// A batch that is not appended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum AppendError {
+    /// This node does not lead that epoch.
+    #[error("this node does not lead that epoch")]
+    NotLeader,
+    /// Too many batches wait to be committed: the quorum does not follow.
+    #[error("{UNCOMMITTED_BATCHES_MAX} batches wait to be committed")]
+    TooManyUncommitted,
+}
