@@ -61,7 +61,7 @@ public final class ClusterLife {
         death(first, second);
         shutdown(first, second, witness);
         directories(witness);
-        end(second);
+        end(first, second);
         keep(witness);
         tell("done");
     }
@@ -179,7 +179,7 @@ public final class ClusterLife {
         reassign("orders", 0, witness, first);
         until("a reassignment is done", () -> describe("alone").partitions().get(4).replicas().size() == 1 && leader("alone", 4) == first);
         // Pending reassignments and eligible replicas stand in a snapshot: these records make the next one due.
-        admin.createTopics(List.of(new NewTopic("filler", 150, (short) 2))).all().get();
+        admin.createTopics(List.of(new NewTopic("filler", 250, (short) 2))).all().get();
         alter(ConfigResource.Type.TOPIC, "pairs", AlterConfigOp.OpType.SET, "min.insync.replicas", "1");
         TopicPartition cancelled = new TopicPartition("alone", 3);
         admin.alterPartitionReassignments(Map.of(cancelled, Optional.empty())).all().get();
@@ -198,9 +198,10 @@ public final class ClusterLife {
         admin.deleteTopics(List.of("filler")).all().get();
     }
 
-    void end(int second) throws Exception {
+    void end(int first, int second) throws Exception {
         processes.get(second).destroyForcibly().waitFor();
         until("the end is noticed", () -> brokers().size() == NODES - 1);
+        reassign("alone", 4, first, second); // Waits for somebody who will not come.
         admin.unregisterBroker(second).all().get();
         Thread.sleep(1_000); // A snapshot may be on its way.
     }

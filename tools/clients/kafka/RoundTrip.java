@@ -1,9 +1,11 @@
 import java.io.*;
+import java.lang.reflect.*;
 import java.nio.ByteBuffer;
 import java.util.*;
 import org.apache.kafka.common.message.ApiMessageType;
 import org.apache.kafka.common.metadata.MetadataRecordType;
 import org.apache.kafka.common.protocol.*;
+import org.apache.kafka.common.protocol.types.RawTaggedField;
 import org.apache.kafka.metadata.MetadataRecordSerde;
 import org.apache.kafka.server.common.ApiMessageAndVersion;
 
@@ -46,6 +48,7 @@ public final class RoundTrip {
         MetadataRecordSerde serde = new MetadataRecordSerde();
         ApiMessageAndVersion record = serde.read(new ByteBufferAccessor(ByteBuffer.wrap(bytes)), bytes.length);
         if (record.message().apiKey() != key || record.version() != version) throw new IllegalStateException("it is " + record);
+        checkKnown(record.message());
         ObjectSerializationCache cache = new ObjectSerializationCache();
         ByteBuffer back = ByteBuffer.allocate(serde.recordSize(record, cache));
         serde.write(record, cache, new ByteBufferAccessor(back));
@@ -58,6 +61,25 @@ public final class RoundTrip {
         ByteBuffer in = ByteBuffer.wrap(bytes);
         message.read(new ByteBufferAccessor(in), version);
         if (in.hasRemaining()) throw new IllegalStateException(in.remaining() + " bytes are left");
+        checkKnown(message);
         return MessageUtil.toByteBufferAccessor(message, version).buffer().array();
+    }
+
+    /** A tagged field under a number that Kafka does not know would come back unchanged, too. */
+    static void checkKnown(Message message) {
+        for (Field field : message.getClass().getDeclaredFields()) {
+            if (Modifier.isStatic(field.getModifiers())) continue;
+            field.setAccessible(true);
+            Object value;
+            try {
+                value = field.get(message);
+            } catch (IllegalAccessException e) {
+                throw new IllegalStateException(e);
+            }
+            for (Object part : value instanceof Collection<?> all ? all : Collections.singletonList(value)) {
+                if (part instanceof RawTaggedField unknown) throw new IllegalStateException("unknown tag " + unknown.tag());
+                if (part instanceof Message nested) checkKnown(nested);
+            }
+        }
     }
 }
