@@ -5,6 +5,7 @@ import re
 import pytest
 
 from harness.broker import Flowstone, Kafka, chosen, copy_of
+from harness.tools import metadata_tree
 
 # A segment of a megabyte is the smallest that Kafka takes; the load of `written` fills three.
 SMALL_SEGMENTS = ("--config", "segment.bytes=1048576")
@@ -157,18 +158,14 @@ def test_metadata_is_decoded(all_tools, written):
         dump(all_tools, checkpoint, more=("--cluster-metadata-decoder",))
 
 
-def test_metadata_shell(all_tools, written):
+def test_metadata_shell(written):
     data, name, _ = written
     (log, *_) = ends("*.log", data / "__cluster_metadata-0")
-
-    def shell(*command):
-        return all_tools.run("kafka-metadata-shell", "--snapshot", log, *command).lines
-
-    assert {"cluster", "configs", "features", "topics"} <= {word for line in shell("ls", "/image") for word in line.split()}
-    listed = {word for line in shell("ls", "/image/topics/byName") for word in line.split()}
-    assert {name, "__consumer_offsets"} <= listed
-    partition = "\n".join(shell("cat", f"/image/topics/byName/{name}/0"))
-    assert "replicas" in partition, partition
+    shown = metadata_tree(log)
+    assert {"cluster:", "configs:", "features:", "topics:"} <= set(shown.splitlines())
+    by_name = shown.partition("  byName:\n")[2].splitlines()
+    assert {f"    {name}:", "    __consumer_offsets:"} <= set(by_name)
+    assert "PartitionRegistration(replicas=[1]" in by_name[by_name.index(f"    {name}:") + 2], "partition 0 comes first"
 
 
 def test_directory_opens_again(bind_tools, new_broker, written, tmp_path):

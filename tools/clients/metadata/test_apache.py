@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from harness.places import BUILD, HERE, KAFKA_LIBS, REPO, RUNNER
-from harness.tools import LOGGING, QUICK_START
+from harness.tools import LOGGING, QUICK_START, metadata_tree
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -78,27 +78,9 @@ def test_the_life_had_everything(rewritten):
     assert len({path.stem.rsplit("-", 1)[1] for _, path in pairs}) >= 2, "the quorum had more than one leader"
 
 
-def tree(file):
-    """All that kafka-metadata-shell shows of a file. That of Kafka 4.3.1 may answer before it has loaded the file: it is asked again then."""
-    for _ in range(20):
-        shell = java("org.apache.kafka.shell.MetadataShell", "--snapshot", file, "tree", "/image", stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        try:
-            out, _ = shell.communicate(timeout=20)
-        except subprocess.TimeoutExpired:
-            shell.kill()
-            shell.communicate()
-            continue
-        # The offset is that within the file, and where a file's records end is the log's business.
-        shown, told = re.subn(r"(?m)^provenance:\n  offset \d.*\n", "", out)
-        if told:
-            return shown
-    return pytest.fail(f"kafka-metadata-shell never showed {file}")
-
-
 def test_metadata_shell_sees_the_same(rewritten):
-    # A JVM each: in one that lives on, its threads may wait for each other for ever.
     with ThreadPoolExecutor(2) as pool:
-        pairs = [(ours, pool.submit(tree, theirs), pool.submit(tree, ours)) for theirs, ours in rewritten[0]]
+        pairs = [(ours, pool.submit(metadata_tree, theirs), pool.submit(metadata_tree, ours)) for theirs, ours in rewritten[0]]
     seen = ""
     for file, theirs, ours in pairs:
         assert ours.result() == theirs.result(), file
