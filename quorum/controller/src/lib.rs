@@ -30,6 +30,7 @@ mod min_isr;
 mod mutations;
 mod partitions;
 mod placement;
+mod reassignments;
 mod scram;
 mod sessions;
 mod topics;
@@ -62,6 +63,7 @@ pub use min_isr::clear_elr_for_config_change;
 pub use mutations::{Allowance, Enforcement, MutationQuota, MutationQuotas, MutationRate};
 pub use partitions::{NewPartitions, create_partitions, create_partitions_within};
 pub use placement::{UsableBroker, place};
+pub use reassignments::{Reassigned, Reassignment, Target};
 pub use scram::{
     DescribedScram, SCRAM_ITERATIONS, ScramDeletion, ScramMechanism, ScramUpsertion,
     alter_user_scram_credentials, describe_user_scram_credentials,

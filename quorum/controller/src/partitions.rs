@@ -137,7 +137,7 @@ pub(crate) fn check_fits(records: usize) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Places partitions over the brokers that are not on their way out.
+/// Places partitions over the brokers that take any: not those on their way out.
 pub(crate) fn place_partitions(
     image: &Image,
     partitions: usize,
@@ -149,12 +149,19 @@ pub(crate) fn place_partitions(
             format!("Unable to replicate the partition {replication_factor} time(s): {why}");
         ApiError::new(ErrorKind::InvalidReplicationFactor, message)
     };
-    let stays = |broker: &&RegisterBrokerRecord| !broker.in_controlled_shutdown;
+    let stays =
+        |broker: &&RegisterBrokerRecord| !broker.in_controlled_shutdown && !all_cordoned(broker);
     let brokers: Vec<UsableBroker> =
         image.brokers.values().map(|broker| &**broker).filter(stays).map(usable).collect();
     let placed = place(&brokers, partitions, replication_factor, random).map_err(refuse)?;
     let with_isr = |replicas: Vec<NodeId>| Placed { isr: active(image, &replicas), replicas };
     Ok(placed.into_iter().map(with_isr).collect()) // The first replica is active: no ISR is empty.
+}
+
+/// Whether none of the broker's directories takes a new replica (KIP-1066).
+fn all_cordoned(broker: &RegisterBrokerRecord) -> bool {
+    let cordoned = broker.cordoned_log_dirs.as_deref().unwrap_or_default();
+    !broker.log_dirs.is_empty() && broker.log_dirs.iter().all(|id| cordoned.contains(id))
 }
 
 fn usable(broker: &RegisterBrokerRecord) -> UsableBroker {
@@ -165,37 +172,44 @@ fn active(image: &Image, replicas: &[NodeId]) -> Vec<NodeId> {
     replicas.iter().copied().filter(|id| image.is_active(*id)).collect()
 }
 
-/// Whether a client's wish for a partition's replicas can be followed.
+fn invalid_assignment(what: &str) -> ApiError {
+    let message = format!("The manual partition assignment {what}");
+    ApiError::new(ErrorKind::InvalidReplicaAssignment, message)
+}
+
+/// Whether these can be a partition's replicas: registered, each once.
+pub(crate) fn check_replicas(image: &Image, replicas: &[NodeId]) -> Result<(), ApiError> {
+    if replicas.is_empty() {
+        return Err(invalid_assignment("includes an empty replica list."));
+    }
+    for (place, id) in replicas.iter().enumerate() {
+        if !image.brokers.contains_key(id) {
+            let what = format!("includes broker {id}, but no such broker is registered.");
+            return Err(invalid_assignment(&what));
+        }
+        if replicas[..place].contains(id) {
+            let what = format!("includes the broker {id} more than once.");
+            return Err(invalid_assignment(&what));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a client's wish for a new partition's replicas can be followed.
 pub(crate) fn check_assignment(
     image: &Image,
     index: i32,
     replicas: &[NodeId],
     replication_factor: Option<usize>,
 ) -> Result<Placed, ApiError> {
-    let refuse = |what: String| {
-        Err(ApiError::new(
-            ErrorKind::InvalidReplicaAssignment,
-            format!("The manual partition assignment {what}"),
-        ))
-    };
-    if replicas.is_empty() {
-        return refuse("includes an empty replica list.".into());
-    }
-    for (place, id) in replicas.iter().enumerate() {
-        if !image.brokers.contains_key(id) {
-            return refuse(format!("includes broker {id}, but no such broker is registered."));
-        }
-        if replicas[..place].contains(id) {
-            return refuse(format!("includes the broker {id} more than once."));
-        }
-    }
+    check_replicas(image, replicas)?;
     if let Some(factor) = replication_factor
         && factor != replicas.len()
     {
-        return refuse(format!(
+        return Err(invalid_assignment(&format!(
             "includes a partition with {} replica(s), but this is not consistent with previous partitions, which have {factor} replica(s).",
             replicas.len()
-        ));
+        )));
     }
     let isr = active(image, replicas);
     if isr.is_empty() {

@@ -5,7 +5,7 @@ use flowstone_controller::{
     Active, AlteredIsr, ApiError, BrokerRegistration, Controller, Decision, Effect, Heartbeat,
     HeartbeatAnswer, IsrAlteration, NewTopic, Random, Settings, TopicDefaults, create_topics,
 };
-use flowstone_metadata::records::{FeatureLevelRecord, RegisterBrokerRecord};
+use flowstone_metadata::records::{ConfigRecord, FeatureLevelRecord, RegisterBrokerRecord};
 use flowstone_metadata::{Delta, Image, MetadataRecord, Partition, features};
 use flowstone_types::{Instant, NodeId, Offset, PartitionId, Uuid};
 use std::time::Duration;
@@ -155,6 +155,19 @@ impl Cluster {
     pub fn partition(&self, topic: Uuid, index: i32) -> Partition {
         let id = PartitionId { topic, index };
         Partition::clone(self.controller.image().topics.partition(id).unwrap())
+    }
+
+    /// Sets a topic's config, as if it was decided so.
+    pub fn configure(&mut self, topic: &str, name: &str, value: &str) {
+        let record = ConfigRecord {
+            resource_type: 2,
+            resource_name: topic.into(),
+            name: name.into(),
+            value: Some(value.into()),
+            ..Default::default()
+        };
+        let records = vec![record.into()];
+        self.decide(|_| Decision { records, atomic: true, response: () });
     }
 
     /// A heartbeat of a broker that has read everything.
