@@ -20,6 +20,8 @@ use flowstone_types::{Instant, NodeId, Offset, Timestamp, Uuid};
 pub const UNCOMMITTED_BATCHES_MAX: usize = 16_384;
 /// Fetches that wait for news: as many as nodes that one quorum serves, and some tools.
 pub const FETCHES_WAITING_MAX: usize = 4_096;
+/// Replicas that a leader keeps count of: ten times the nodes of the largest clusters.
+const REPLICAS_MAX: usize = 10_000;
 /// How long a replica without a vote is told of after its last fetch (reference section 2.2).
 const OBSERVER_TOLD_WITHIN: Duration = Duration::from_mins(5);
 /// How recently an observer must have fetched to count as caught up (AddRaftVoter).
@@ -154,8 +156,18 @@ impl Leader {
     }
 
     /// Notes a fetch: the replica holds everything below `end`. `log_end` is where this leader's log ends.
-    pub fn note_fetch(&mut self, replica: ReplicaKey, end: Offset, log_end: Offset, now: Now) {
+    pub fn note_fetch(
+        &mut self,
+        replica: ReplicaKey,
+        quorum: &Quorum,
+        end: Offset,
+        log_end: Offset,
+        now: Now,
+    ) {
         let before = self.replicas.get(&replica);
+        if before.is_none() && self.replicas.len() >= REPLICAS_MAX && !quorum.has(replica) {
+            return; // One observer more is served, but not told of.
+        }
         let caught_up = if end >= log_end {
             Some(now)
         } else {

@@ -226,8 +226,7 @@ impl Raft {
             }
             State::Resigned(state) => Some(state.election_deadline),
         };
-        let high_watermark = self.high_watermark.filter(|_| !self.log.is_being_replaced());
-        let snapshot = high_watermark.and_then(|high| self.snapshots.next_deadline(high));
+        let snapshot = self.snapshot_end().and_then(|end| self.snapshots.next_deadline(end));
         [state, snapshot, self.links.next_deadline()].into_iter().flatten().min()
     }
 
@@ -331,8 +330,10 @@ impl Raft {
         self.settings.role == Role::Controller && self.quorum().has(self.me)
     }
 
+    /// Whether this replica may stand for election. Not with a log that a crash might shorten: it keeps a
+    /// vote that it was given, and would lead the same epoch without what the vote was given for.
     pub(crate) fn may_stand(&self) -> bool {
-        self.is_voter() && !self.is_stopping && !self.log.is_being_replaced()
+        self.is_voter() && !self.is_stopping && self.log.is_settled()
     }
 
     /// Whether this replica's vote alone decides.
@@ -353,7 +354,8 @@ impl Raft {
         {
             return State::Follower(self.follower(leader, address, now));
         }
-        if self.vote == Some(self.me) && self.may_stand() {
+        // At `kraft.version` 0 the file has no directory.
+        if self.vote.is_some_and(|vote| vote.may_be(self.me)) && self.may_stand() {
             let votes = crate::state::Votes::new(self.quorum(), self.me.id);
             let (deadline, losses) = (election_deadline, 0);
             return State::Candidate(Candidate { votes, deadline, losses, is_backing_off: false });
@@ -561,10 +563,15 @@ impl Raft {
         true
     }
 
+    /// Where a snapshot would end: at what is committed, once this replica's own log holds it, too, after
+    /// a crash.
+    fn snapshot_end(&self) -> Option<Offset> {
+        let flushed = |end: &Offset| *end <= self.log.flushed() && !self.log.is_being_replaced();
+        self.high_watermark.filter(flushed)
+    }
+
     fn snapshot_if_due(&mut self, now: Now) {
-        let Some(end) = self.high_watermark.filter(|_| !self.log.is_being_replaced()) else {
-            return;
-        };
+        let Some(end) = self.snapshot_end() else { return };
         if let Some(last_timestamp) = self.snapshots.due(end, now.clock) {
             let id = SnapshotId { end, epoch: self.log.epoch_before(end) };
             self.snapshots.take(id);

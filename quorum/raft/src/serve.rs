@@ -127,10 +127,10 @@ impl Raft {
         if let Some(response) = position {
             return self.respond(token, Response::Fetch(response));
         }
-        let log_end = self.log.end();
+        let (log_end, quorum) = (self.log.end(), self.quorums.last());
         let State::Leader(leader) = &mut self.state else { panic!("checked above") };
         if let Some(replica) = replica {
-            leader.note_fetch(replica, from, log_end, now);
+            leader.note_fetch(replica, quorum, from, log_end, now);
         }
         // Answers itself, too, where it waits for the high watermark that it raises.
         self.advance_high_watermark(now);

@@ -164,6 +164,18 @@ fn a_follower_flushes_before_it_fetches_on() {
     assert_eq!((at, epoch), (2, 4));
 }
 
+/// A candidate keeps its votes over a crash: what they were given for must outlive it, too.
+#[test]
+fn who_has_not_flushed_its_log_does_not_stand() {
+    let (mut one, id) = follower(formatted(&[1, 2, 3]), 4);
+    one.flushes = false;
+    one.input(answer(id, fetched(4, 0, &[batch(0, 4, &["a"])])));
+    one.after(ms(5_000));
+    assert_eq!(one.raft.state_name(), "follower");
+    one.input(Input::Flushed { end: Offset(1) });
+    assert_eq!(one.raft.state_name(), "prospective");
+}
+
 /// A broker never votes: it need not flush.
 #[test]
 fn a_broker_fetches_on_at_once() {

@@ -41,6 +41,19 @@ fn a_snapshot_is_due_by_size_at_the_high_watermark() {
     assert_eq!(taken(&one.input(Input::SnapshotTaken(file(203, 1, 10)))), []);
 }
 
+/// A snapshot that ends behind the log's end after a crash would leave a gap.
+#[test]
+fn a_snapshot_waits_until_its_own_log_is_flushed() {
+    let retention = Retention { snapshot_after_bytes: 100, ..Retention::default() };
+    let (mut one, _) = One::start_with(Settings { retention, ..settings() }, formatted(&[1, 2, 3]));
+    one.flushes = false;
+    let id = asks_fetch(&one.request(begin(2, 4))).unwrap().0;
+    let effects = one.input(answer(id, fetched(4, 100, &[batch(0, 4, &["x"; 100])])));
+    assert_eq!((committed(&effects), taken(&effects)), (vec![100], vec![]));
+    let flushed = one.input(Input::Flushed { end: Offset(100) });
+    assert_eq!(taken(&flushed), [SnapshotId { end: Offset(100), epoch: LeaderEpoch(4) }]);
+}
+
 #[test]
 fn a_snapshot_is_due_by_time_if_the_log_has_grown() {
     let retention = Retention { snapshot_after_ms: 60_000, ..Retention::default() };
