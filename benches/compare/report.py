@@ -59,11 +59,12 @@ def ranged(results, row, side, metric):
 def short(row, sample):
     """One sample on one line, while the run goes on."""
     parts = [f"{number(sample.get(metric.key), metric.digits)} {metric.title}" for metric in (row.metric, *row.extra)]
-    if sample.get("mb_s"):
+    told = {metric.key for metric in (row.metric, *row.extra)}
+    if sample.get("mb_s") and "mb_s" not in told:
         parts.append(f"{sample['mb_s']:,.0f} MB/s")
-    if sample.get("requests_s"):
+    if sample.get("requests_s") and "requests_s" not in told:
         parts.append(f"{sample['requests_s']:,.0f} requests/s")
-    if sample.get("client_per_gb"):
+    if sample.get("client_per_gb") and not row.is_latency:
         parts.append(f"client {sample['client_per_gb']:.2f} CPU-s/GB")
     parts.append(f"load {sample['load']:.1f}")
     if not sample.get("is_warm", True):
@@ -87,6 +88,7 @@ COLUMNS = [
     ("p99.9", "p99.9_ms", 1),
     ("MiB", "resident_mib", 0),
     ("write/B", "disk_written_per_byte", 2),
+    ("read MB/s", "disk_read_mb_s", 0),
     ("flush/s", "flushes_s", 0),
 ]
 
@@ -129,11 +131,12 @@ def table(results, rows):
         lines += ["", f"{row.name}: {row.title}"]
         width = max(len(SIDES[side].title) for side in sides)
         columns = [column for column in COLUMNS if any(results.values(row, side, column[1]) for side in sides)]
-        lines.append(" " * (width + 2) + " ".join(f"{title:>8}" for title, _key, _digits in columns))
+        if columns:
+            lines.append(" " * (width + 2) + " ".join(f"{title:>9}" for title, _key, _digits in columns))
         for side in sides:
             cells = []
             for _title, key, digits in columns:
-                cells.append(f"{number(results.median(row, side, key), digits):>8}")
+                cells.append(f"{number(results.median(row, side, key), digits):>9}")
             lines.append(f"  {SIDES[side].title:<{width}}" + " ".join(cells) + f"   {SIDES[side].durability}")
         for side in sides:
             told = [f"{metric.title} {ranged(results, row, side, metric)}" for metric in (row.metric, *row.extra)]
