@@ -81,6 +81,11 @@ impl<T> Disk<T> {
         Flush(self.flushed + self.unflushed.len() as u64)
     }
 
+    /// Whether anything is not covered by a finished flush.
+    pub fn has_unflushed(&self) -> bool {
+        !self.unflushed.is_empty()
+    }
+
     /// A flush is over.
     pub fn flush_done(&mut self, Flush(covers): Flush) {
         while self.flushed < covers && self.unflushed.pop_front().is_some() {

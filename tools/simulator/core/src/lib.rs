@@ -13,6 +13,7 @@ pub mod cluster;
 pub mod disk;
 pub mod network;
 pub mod plan;
+pub mod quorum;
 pub mod random;
 pub mod run;
 pub mod seeds;
@@ -23,4 +24,4 @@ pub mod world;
 use run::Layer;
 
 /// Everything that is simulated.
-pub const LAYERS: [Layer; 1] = [cluster::PARTITIONS];
+pub const LAYERS: [Layer; 2] = [quorum::QUORUM, cluster::PARTITIONS];

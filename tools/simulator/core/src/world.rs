@@ -184,6 +184,11 @@ impl<M: Clone, I> World<M, I> {
         self.hosts[usize::from(machine)].state != State::Down
     }
 
+    /// Whether the machine is up and does not stand still.
+    pub fn is_running(&self, machine: Machine) -> bool {
+        self.hosts[usize::from(machine)].state == State::Running
+    }
+
     /// Marks a machine as running; the caller starts what runs on it.
     pub fn mark_started(&mut self, machine: Machine) {
         let host = &mut self.hosts[usize::from(machine)];
