@@ -95,7 +95,7 @@ impl LogDir {
                 }
             }
         }
-        redo(&path, &entries, &table.recovery_points).await?;
+        redo(&path, &entries).await?;
         let entries = fs::read_dir(&path).await.map_err(StorageError::io("list", &path))?;
         for entry in entries.iter().filter(|entry| entry.is_dir) {
             if names::is_retired_dir(&entry.name) {

@@ -5,12 +5,13 @@
 //! all of it is flushed in the segments; doing it twice changes nothing.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use bytes::Bytes;
 use flowstone_log::journal::{Entry, FRAME_HEAD_BYTES, Frame, frame_len};
-use flowstone_log::{FileKind, Offsets, names};
+use flowstone_log::{FileKind, names};
 use flowstone_runtime::{Buffer, DirEntry, File, OpenOptions, PAGE_BYTES, fs};
 use flowstone_types::{Offset, Uuid};
 use tracing::info;
@@ -37,12 +38,7 @@ struct Piece {
 type Pieces = BTreeMap<(String, i32, Uuid), Vec<Piece>>;
 
 /// Redoes the journal's files among `entries` of the directory `dir`, and removes them.
-/// `recovery_points` tells which segments are stored, and perhaps gone since.
-pub(crate) async fn redo(
-    dir: &Path,
-    entries: &[DirEntry],
-    recovery_points: &Offsets,
-) -> Result<(), StorageError> {
+pub(crate) async fn redo(dir: &Path, entries: &[DirEntry]) -> Result<(), StorageError> {
     let journals = entries.iter().filter(|entry| entry.name.starts_with(names::JOURNAL));
     let journals: Vec<PathBuf> = journals.map(|entry| dir.join(&entry.name)).collect();
     if journals.is_empty() {
@@ -52,7 +48,7 @@ pub(crate) async fn redo(
     for path in &journals {
         let file = File::open(path, OpenOptions::default()).await;
         let file = Rc::new((file.map_err(StorageError::io("open", path))?, path.clone()));
-        index(&file, &mut pieces, recovery_points).await?;
+        index(&file, &mut pieces).await?;
     }
     let (partitions, dir_path) = (pieces.len(), Rc::<Path>::from(dir));
     let redone = gather_bounded(pieces.into_iter().collect(), AT_ONCE, |(partition, pieces)| {
@@ -71,12 +67,9 @@ pub(crate) async fn redo(
     Ok(())
 }
 
-/// Notes what the frames of one file bring, up to the first that is torn or of an earlier use.
-async fn index(
-    file: &Rc<(File, PathBuf)>,
-    pieces: &mut Pieces,
-    recovery_points: &Offsets,
-) -> Result<(), StorageError> {
+/// Notes what the frames of one file bring, up to the first that is torn or of an earlier use. The
+/// recovery point does not tell what is needed: a clean stop moves it into the active segment.
+async fn index(file: &Rc<(File, PathBuf)>, pieces: &mut Pieces) -> Result<(), StorageError> {
     let (mut at, mut generation, mut number) = (0, None, 0);
     while let Some((frame, len)) = read_frame(file, at).await? {
         if frame.number != number || *generation.get_or_insert(frame.generation) != frame.generation
@@ -84,14 +77,9 @@ async fn index(
             break;
         }
         for Entry { topic_id, topic, index, segment, position, bytes } in frame.entries {
-            let partition = (topic, index);
-            let stored = recovery_points.get(&partition).is_some_and(|point| segment < *point);
-            if !stored {
-                let (at, len) = (at + bytes.start as u64, bytes.len());
-                let piece = Piece { segment, position, file: file.clone(), at, len };
-                let (topic, index) = partition;
-                pieces.entry((topic, index, topic_id)).or_default().push(piece);
-            }
+            let (at, len) = (at + bytes.start as u64, bytes.len());
+            let piece = Piece { segment, position, file: file.clone(), at, len };
+            pieces.entry((topic, index, topic_id)).or_default().push(piece);
         }
         at += len.next_multiple_of(PAGE_BYTES) as u64;
         number += 1;
@@ -138,7 +126,15 @@ async fn redo_partition(
     for of_segment in pieces.chunk_by(|a, b| a.segment == b.segment) {
         let log = path.join(names::segment_file(of_segment[0].segment, FileKind::Log));
         let options = OpenOptions { write: true, ..OpenOptions::default() };
-        let file = File::open(&log, options).await.map_err(StorageError::io("open", &log))?;
+        let file = match File::open(&log, options).await {
+            Ok(file) => file,
+            // It was there before anything of it was journaled: retention took it.
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                info!(segment = %log.display(), "is gone: what the journal has of it is left out");
+                continue;
+            }
+            Err(error) => return Err(StorageError::io("open", &log)(error)),
+        };
         let follows = |a: &Piece, b: &Piece| a.position + a.len as u64 == b.position;
         for row in of_segment.chunk_by(follows) {
             write_row(&file, row).await?.map_err(StorageError::io("write", &log))?;
