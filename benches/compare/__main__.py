@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from rows import ROWS
 # The tour of five minutes.
 QUICK_ROWS = ["produce-16k", "one-record", "fetch-warm", "latency-1k", "start", "kill-active"]
 QUICK_SIDES = ["flowstone", "kafka"]
+DISK_BYTES_MIN = 40e9  # A warm-up's most, and a window at 2 GB/s.
 SPOILED_MAX = 2  # Rounds of a row and side that are repeated because somebody else used the machine.
 
 
@@ -64,7 +66,7 @@ def one(bench, row, side, results, sample):
         bench.progress("begins")
         try:
             found = sample()
-        except (ClientFailed, BrokerDied, OSError) as failure:
+        except (ClientFailed, BrokerDied, OSError, subprocess.TimeoutExpired) as failure:
             results.failed(row, side, failure)
             bench.say(f"{bench.title}: FAILED: {str(failure).strip()[-400:]}")
             return
@@ -90,11 +92,15 @@ def steady_rows(bench, rows, sides, results):
     for number in range(bench.rounds):
         for kind in in_turn(number, kinds):
             broker = new(kind)
+            mine = [(row, SIDES[name]) for row in rows for name in row.sides if name in sides and SIDES[name].kind == kind]
             try:
                 broker.start()
-                for row in rows:
-                    for side in (SIDES[name] for name in row.sides if name in sides and SIDES[name].kind == kind):
-                        one(bench, row, side, results, lambda row=row, side=side: row.run(bench, row, side, broker, f"{row.name}-{results.next_topic()}"))
+                for row, side in mine:
+                    one(bench, row, side, results, lambda row=row, side=side: row.run(bench, row, side, broker, f"{row.name}-{results.next_topic()}"))
+            except BrokerDied as failure:
+                for row, side in mine:
+                    results.failed(row, side, failure)
+                bench.say(f"{kind.name}: FAILED: {failure}")
             finally:
                 remove(broker)
 
@@ -150,6 +156,8 @@ def main():
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         sys.exit(f"another comparison runs in {places.BENCH}: wait for it")
+    if shutil.disk_usage(places.BENCH).free < DISK_BYTES_MIN:
+        sys.exit(f"{places.BENCH} needs {DISK_BYTES_MIN / 1e9:.0f} GB free: a row may write that much; FLOWSTONE_BUILD= chooses another place")
     # Kafka opens three files a partition, so ten thousand of them need more than the usual limit.
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

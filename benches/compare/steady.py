@@ -9,6 +9,7 @@ from places import CPUS, DATA
 
 WINDOW_SECONDS = 1.5
 TOOL_RUNS_MAX, TOOL_RUNS_AGREE = 5, 0.1
+WARM_UP_BYTES_MAX = 20e9  # So that no disk is filled by a broker that never settles.
 WINDOWS_THAT_AGREE = 3  # Two agree by chance while a JVM still compiles.
 
 
@@ -16,6 +17,7 @@ class Load:
     """What is sent, by which clients; `measured` names the one whose counts the figures are of."""
 
     partitions = 16
+    writes = False
 
     def start(self, broker, topic):
         raise NotImplementedError
@@ -29,6 +31,8 @@ class Load:
 
 class Produce(Load):
     """Closed or open loop of produce requests; afterwards some of it is read back, every batch looked at."""
+
+    writes = True
 
     def __init__(self, connections, in_flight, **options):
         self.options = {"connections": connections, "in_flight": in_flight} | options
@@ -105,6 +109,8 @@ def run(bench, row, side, broker, topic):
             warm.append(window(bench, broker, clients, WINDOW_SECONDS))
             last = [figures(one)[row.cost.key] for one in warm[-WINDOWS_THAT_AGREE:]]
             bench.progress(f"warming up, {last[-1]:.2f} {row.cost.title}")
+            if load.writes and sum(one["counts"]["bytes"] for one in warm) > WARM_UP_BYTES_MAX:
+                break
             is_warm = len(last) == WINDOWS_THAT_AGREE and max(last) <= min(last) * (1 + row.agree)
         bench.progress("measuring")
         seconds = row.seconds or bench.seconds

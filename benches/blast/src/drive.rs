@@ -352,3 +352,99 @@ fn frame_bytes(bytes: &[u8]) -> Option<usize> {
     let prefix = bytes.first_chunk::<4>()?;
     Some(4 + u32::from_be_bytes(*prefix) as usize)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+    use std::net::TcpListener;
+
+    /// Sends numbers and wants each back, plus what the peer adds to it.
+    #[derive(Default)]
+    struct Numbers {
+        next: i32,
+        expected: VecDeque<i32>,
+        left: usize,
+    }
+
+    impl Work for Numbers {
+        fn next(&mut self, _lane: usize) -> Option<Bytes> {
+            self.left = self.left.checked_sub(1)?;
+            self.next += 1;
+            self.expected.push_back(self.next);
+            Some([4_i32.to_be_bytes(), self.next.to_be_bytes()].concat().into())
+        }
+
+        fn reply(&mut self, _lane: usize, reply: &[u8]) -> Result<Counted> {
+            let number = i32::from_be_bytes(*reply.first_chunk().context("a number")?);
+            if Some(number.abs()) != self.expected.pop_front() {
+                bail!("out of order");
+            }
+            Ok(Counted { records: 1, bytes: 4, error: i16::from(number < 0) })
+        }
+
+        fn is_done(&self) -> bool {
+            self.left == 0
+        }
+    }
+
+    /// A peer that answers each number with what `answer` makes of it, in two pieces, so that replies arrive torn.
+    fn peer(answer: impl Fn(i32) -> i32 + Send + 'static) -> TcpStream {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        std::thread::spawn(move || {
+            let mut stream = listener.accept().unwrap().0;
+            stream.set_nodelay(true).unwrap();
+            let mut frame = [0; 8];
+            while stream.read_exact(&mut frame).is_ok() {
+                let number = answer(i32::from_be_bytes(*frame[4..].first_chunk().unwrap()));
+                let reply = [4_i32.to_be_bytes(), number.to_be_bytes()].concat();
+                let (first, rest) = reply.split_at(5);
+                let _ = stream.write_all(first).and_then(|()| stream.write_all(rest));
+            }
+        });
+        stream
+    }
+
+    fn run(
+        answer: impl Fn(i32) -> i32 + Send + 'static,
+        rate: Option<f64>,
+    ) -> Result<Drive<Numbers>> {
+        let plan = Plan { in_flight: 7, rate, spin: false, run_time: Some(Duration::from_mins(1)) };
+        Drive::new(vec![peer(answer)], Numbers { left: 100, ..Numbers::default() }, plan)?.run()
+    }
+
+    #[test]
+    fn every_request_is_answered_and_counted() {
+        let done = run(|number| number, None).unwrap();
+        assert_eq!((done.counts.requests, done.counts.bytes, done.counts.errors), (100, 400, 0));
+        assert_eq!(done.counts.latency_us.len(), 100);
+    }
+
+    #[test]
+    fn refusals_are_counted_apart() {
+        let done = run(|number| if number % 10 == 0 { -number } else { number }, None).unwrap();
+        assert_eq!((done.counts.requests, done.counts.errors), (90, 10));
+        assert_eq!(done.counts.first_error, Some(1));
+    }
+
+    #[test]
+    fn replies_out_of_order_end_the_run() {
+        assert!(run(|number| number + 1, None).is_err());
+    }
+
+    /// The tenth reply is late by 50 ms: what was due meanwhile counts from when it was due.
+    #[test]
+    fn latency_counts_from_the_intended_time() {
+        let late = |number| {
+            if number == 10 {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            number
+        };
+        let done = run(late, Some(1000.0)).unwrap();
+        let latency = &done.counts.latency_us;
+        let waited = latency.count_between(5_000, u64::MAX);
+        assert!(waited >= 30, "{waited} of 100 requests waited for the late one");
+    }
+}
