@@ -101,6 +101,28 @@ fn observers_do_not_count() {
     assert_eq!(one.raft.describe(one.now).unwrap().observers, [], "not after 300 s");
 }
 
+/// KIP-836: caught up is who has what there was at its last fetch.
+#[test]
+fn a_replica_is_caught_up_while_it_keeps_pace() {
+    let mut one = leader();
+    let caught_up = |one: &One| one.raft.describe(one.now).unwrap().voters[1].last_caught_up.0;
+    one.fetch(2, 3, 1);
+    let first = one.now.wall.0;
+    assert_eq!(caught_up(&one), first);
+    one.append(&["a"]);
+    one.after(ms(100));
+    one.fetch(2, 3, 1);
+    assert_eq!(caught_up(&one), first, "it had all at its fetch before");
+    let second = one.now.wall.0;
+    one.append(&["b"]);
+    one.after(ms(100));
+    one.fetch(2, 4, 1);
+    assert_eq!(caught_up(&one), second);
+    one.after(ms(100));
+    one.fetch(2, 4, 1);
+    assert_eq!(caught_up(&one), second, "it lags");
+}
+
 /// KIP-1166: a Fetch waits for records, or for a high watermark that it does not know.
 #[test]
 fn a_fetch_waits_for_news() {
