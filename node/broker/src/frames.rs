@@ -18,11 +18,11 @@ use thiserror::Error;
 /// What one receive may bring where the last one brought little: a page, so that a connection that
 /// waits holds no more.
 const RECEIVE_BYTES_MIN: usize = 4 * 1024;
-/// What it may bring where the last one was full: a few dozen small requests, or the head of a large
-/// one.
-const RECEIVE_BYTES_MAX: usize = 16 * 1024;
+/// What it may bring where those before it were full: some requests with a batch of a client's usual
+/// size (16 KiB), each cut out without a copy.
+const RECEIVE_BYTES_MAX: usize = 128 * 1024;
 
-/// A buffer for a large frame grows by this factor each time that it is full.
+/// A buffer that was filled is followed by one larger by this factor.
 const GROWTH: usize = 4;
 
 /// What must have come of a request before its API's own limit is known.
@@ -90,10 +90,14 @@ impl Frames {
         }
         check_api_limit([self.staged[PREFIX_LEN], self.staged[PREFIX_LEN + 1]], wanted)?;
         self.staged.advance(PREFIX_LEN);
-        if self.staged.len() >= wanted {
-            return Ok(Frame { bytes: self.staged.split_to(wanted), arrived: None });
+        while self.staged.len() < wanted {
+            // What fits into a receive is waited for there, with whatever follows it.
+            if wanted > self.room {
+                return self.large(connection, wanted).await;
+            }
+            self.receive(connection).await?;
         }
-        self.large(connection, wanted).await
+        Ok(Frame { bytes: self.staged.split_to(wanted), arrived: None })
     }
 
     async fn receive(&mut self, connection: &Connection) -> Result<(), FrameError> {
@@ -102,9 +106,10 @@ impl Frames {
         buffer.extend_from_slice(&std::mem::take(&mut self.staged));
         let (received, buffer) = connection.recv(buffer).await;
         if buffer.len() == buffer.capacity() {
-            self.room = RECEIVE_BYTES_MAX;
-        } else if buffer.len() < RECEIVE_BYTES_MIN {
-            self.room = RECEIVE_BYTES_MIN;
+            self.room = (self.room * GROWTH).min(RECEIVE_BYTES_MAX);
+        } else {
+            let like_this = buffer.len().next_power_of_two();
+            self.room = self.room.min(like_this.max(RECEIVE_BYTES_MIN));
         }
         match received? {
             0 if had == 0 => Err(FrameError::Closed),

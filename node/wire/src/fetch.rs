@@ -21,13 +21,16 @@ const COPIED_BELOW: usize = 512;
 const FLEXIBLE: i16 = 12;
 
 /// Appends the frame whose first bytes `head` already has to `parts`; returns its length in bytes.
+/// `records` has the slices of each partition in turn; where it ends, those of the response count.
 pub(crate) fn encode(
     response: &FetchResponse,
+    records: Vec<Vec<Bytes>>,
     version: i16,
     head: BytesMut,
     parts: &mut Vec<Bytes>,
 ) -> Result<usize, String> {
-    let mut frame = Frame { version, first: None, buffer: head, done: Vec::new() };
+    let records = records.into_iter();
+    let mut frame = Frame { version, first: None, buffer: head, done: Vec::new(), records };
     frame.response(response)?;
     let Frame { first, mut buffer, mut done, .. } = frame;
     let rest = done.iter().map(Bytes::len).sum::<usize>();
@@ -56,6 +59,8 @@ struct Frame {
     buffer: BytesMut,
     /// Everything between.
     done: Vec<Bytes>,
+    /// The slices of the partitions to come.
+    records: std::vec::IntoIter<Vec<Bytes>>,
 }
 
 impl Frame {
@@ -125,7 +130,10 @@ impl Frame {
         } else if partition.preferred_read_replica.0 != -1 {
             return Err("preferred_read_replica is set before version 11".to_owned());
         }
-        self.records(partition.records.as_ref())?;
+        match (self.records.next(), &partition.records) {
+            (Some(slices), _) => self.records(Some(slices))?,
+            (None, records) => self.records(records.clone().map(|records| vec![records]))?,
+        }
         let mut tags = Tags::default();
         if self.version >= FLEXIBLE {
             if partition.diverging_epoch != EpochEndOffset::default() {
@@ -141,28 +149,33 @@ impl Frame {
         self.tags(&tags)
     }
 
-    fn records(&mut self, records: Option<&Bytes>) -> Result<(), String> {
+    fn records(&mut self, records: Option<Vec<Bytes>>) -> Result<(), String> {
         let flexible = self.version >= FLEXIBLE;
-        match records {
-            None if flexible => self.buffer.put_u8(0),
-            None => self.buffer.put_i32(-1),
-            Some(records) => {
-                if flexible {
-                    put_varint(&mut self.buffer, length_plus_one(records.len())?);
-                } else {
-                    self.buffer.put_i32(i32::try_from(records.len()).map_err(|_| TOO_LONG)?);
-                }
-                if records.len() < COPIED_BELOW {
-                    self.buffer.put_slice(records);
-                } else {
-                    let before = self.buffer.split();
-                    match self.first {
-                        None => self.first = Some(before),
-                        Some(_) => self.done.push(before.freeze()),
-                    }
-                    self.done.push(records.clone());
-                }
+        let Some(slices) = records else {
+            if flexible {
+                self.buffer.put_u8(0);
+            } else {
+                self.buffer.put_i32(-1);
             }
+            return Ok(());
+        };
+        let len = slices.iter().map(Bytes::len).sum();
+        if flexible {
+            put_varint(&mut self.buffer, length_plus_one(len)?);
+        } else {
+            self.buffer.put_i32(i32::try_from(len).map_err(|_| TOO_LONG)?);
+        }
+        for slice in slices {
+            if slice.len() < COPIED_BELOW {
+                self.buffer.put_slice(&slice);
+                continue;
+            }
+            let before = self.buffer.split();
+            match self.first {
+                None => self.first = Some(before),
+                Some(_) => self.done.extend((!before.is_empty()).then(|| before.freeze())),
+            }
+            self.done.push(slice);
         }
         Ok(())
     }
@@ -262,6 +275,22 @@ mod tests {
         let shared = parts.iter().filter(|part| part.as_ptr() == records.as_ptr());
         assert_eq!(shared.count(), 3);
         assert_eq!(parts.len(), 7, "a part before, between and after each of three records");
+    }
+
+    #[test]
+    fn slices_of_the_log_are_sent_as_they_are() {
+        let whole = Bytes::from((0..3000).map(|n| n as u8).collect::<Vec<_>>());
+        let slices = vec![whole.slice(..1000), whole.slice(1000..1100), whole.slice(1100..)];
+        let reply = ReplyTo { api: Api::Fetch, version: 17, correlation_id: 5 };
+        let (mut parts, mut joined) = (Vec::new(), Vec::new());
+        let empty = response(vec![partition(&Bytes::new()), partition(&Bytes::new())]);
+        let records = vec![slices.clone(), Vec::new(), slices];
+        reply.encode_fetch(&empty.into(), records, &mut parts).unwrap();
+        let mut full = response(vec![partition(&whole), partition(&Bytes::new())]);
+        full.responses[1].partitions[0].records = Some(whole.clone());
+        reply.encode(&full.into(), &mut joined).unwrap();
+        assert_eq!(parts.concat(), joined.concat());
+        assert!(parts.iter().any(|part| part.as_ptr() == whole.as_ptr()), "not copied");
     }
 
     fn samples(version: i16) -> Vec<FetchResponse> {

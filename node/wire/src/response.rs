@@ -36,6 +36,17 @@ impl ReplyTo {
     /// Records of a Fetch are parts of their own: slices that are counted, not copied.
     /// Nothing is appended where it fails.
     pub fn encode(self, body: &ResponseBody, parts: &mut Vec<Bytes>) -> Result<usize, EncodeError> {
+        self.encode_fetch(body, Vec::new(), parts)
+    }
+
+    /// The same; the records of a Fetch response's partitions are `records`, in the order of the
+    /// partitions, each in slices.
+    pub fn encode_fetch(
+        self,
+        body: &ResponseBody,
+        records: Vec<Vec<Bytes>>,
+        parts: &mut Vec<Bytes>,
+    ) -> Result<usize, EncodeError> {
         assert_eq!(body.api(), self.api, "a response to another request");
         let mut buffer = BytesMut::with_capacity(RESPONSE_BYTES_USUAL);
         buffer.put_i32(0); // The length, when it is known.
@@ -46,7 +57,7 @@ impl ReplyTo {
         let failed =
             |reason| EncodeError { what: self.api.row().name, version: self.version, reason };
         if let ResponseBody::Fetch(fetched) = body {
-            return fetch::encode(fetched, self.version, buffer, parts).map_err(failed);
+            return fetch::encode(fetched, records, self.version, buffer, parts).map_err(failed);
         }
         body.encode(self.version, &mut buffer).map_err(failed)?;
         client::patch_length(&mut buffer, 0).map_err(failed)?;

@@ -5,9 +5,10 @@
 
 use crate::client::Client;
 use crate::fetch_session::{Asked, Plan, Said, SessionError, Sessions, Wanted};
-use crate::reading::{self, Appetite, Look, whole};
+use crate::reading::{self, Appetite, Look};
 use crate::refusal::Refusal;
 use crate::shard::Shard;
+use bytes::Bytes;
 use flowstone_runtime::now;
 use flowstone_types::{PartitionId, Uuid};
 use flowstone_wire::messages::fetch_response::{
@@ -32,13 +33,21 @@ const SESSIONS_SINCE_VERSION: i16 = 7;
 /// `isolation_level` of a consumer that wants no records of aborted transactions.
 const READ_COMMITTED: i8 = 1;
 
+/// A response, and the slices of the log that it carries: of each partition in turn.
+pub struct Fetched {
+    /// All but the records.
+    pub response: FetchResponse,
+    /// The records.
+    pub records: Vec<Vec<Bytes>>,
+}
+
 /// Answers a fetch.
 pub async fn handle(
     shard: &Rc<Shard>,
     client: &Client,
     sessions: &mut Sessions<Key>,
     request: FetchRequest,
-) -> FetchResponse {
+) -> Fetched {
     if request.replica_id.0 >= 0 || request.replica_state.replica_id.0 >= 0 {
         return refuse(ErrorCode::NotLeaderOrFollower); // No other node is a replica of ours.
     }
@@ -113,8 +122,9 @@ fn resolve(
     Ok((id, wanted))
 }
 
-fn refuse(code: ErrorCode) -> FetchResponse {
-    FetchResponse::default().with_error_code(code as i16)
+fn refuse(code: ErrorCode) -> Fetched {
+    let response = FetchResponse::default().with_error_code(code as i16);
+    Fetched { response, records: Vec::new() }
 }
 
 fn respond(
@@ -122,18 +132,21 @@ fn respond(
     plan: Plan<Key>,
     looks: Vec<Look>,
     isolation_level: i8,
-) -> FetchResponse {
+) -> Fetched {
     let mut response = FetchResponse::default().with_session_id(plan.session_id);
-    for (wanted, look) in plan.wanted.into_iter().zip(looks) {
+    let mut records = Vec::with_capacity(plan.wanted.len());
+    for (wanted, mut look) in plan.wanted.into_iter().zip(looks) {
         let key = wanted.key;
+        let slices =
+            look.as_mut().map(|found| std::mem::take(&mut found.parts)).unwrap_or_default();
         let data = partition_data(key.index, look, isolation_level);
         let said = Said { high_watermark: data.high_watermark, log_start: data.log_start_offset };
-        let always = data.error_code != 0
-            || data.records.as_ref().is_some_and(|records| !records.is_empty())
-            || data.diverging_epoch.end_offset >= 0;
+        let always =
+            data.error_code != 0 || !slices.is_empty() || data.diverging_epoch.end_offset >= 0;
         if !sessions.is_news(&key, said, always) && plan.incremental {
             continue;
         }
+        records.push(slices);
         match response.responses.last_mut() {
             Some(topic)
                 if topic.topic == key.topic && topic.topic_id == uuid_to_wire(key.topic_id) =>
@@ -148,7 +161,7 @@ fn respond(
             ),
         }
     }
-    response
+    Fetched { response, records }
 }
 
 fn partition_data(index: i32, look: Look, isolation_level: i8) -> PartitionData {
@@ -169,7 +182,7 @@ fn partition_data(index: i32, look: Look, isolation_level: i8) -> PartitionData 
         // Without transactions nothing is undecided: what is committed is stable.
         .with_last_stable_offset(found.high_watermark.0)
         .with_log_start_offset(found.log_start.0)
-        .with_records(Some(whole(found.parts)));
+        .with_records(Some(Bytes::new())); // Or rather what `Fetched::records` has.
     data.aborted_transactions = (isolation_level == READ_COMMITTED).then(Vec::new);
     if let Some((epoch, end)) = found.diverging {
         data.diverging_epoch = EpochEndOffset::default().with_epoch(epoch.0).with_end_offset(end.0);

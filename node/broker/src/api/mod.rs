@@ -6,6 +6,7 @@
 use crate::connection::ConnectionState;
 use crate::replies::{Pending, Reply};
 use crate::shard::Shard;
+use bytes::Bytes;
 use flowstone_runtime::now;
 use flowstone_wire::{ReplyTo, Request, RequestBody, ResponseBody};
 use std::rc::Rc;
@@ -82,7 +83,10 @@ pub async fn answer(
         }
         Body::Fetch(fetch) => {
             let sessions = &mut connection.sessions;
-            fetch::handle(shard, client, sessions, fetch).await.into()
+            let fetched = fetch::handle(shard, client, sessions, fetch).await;
+            let response = fetched.response.into();
+            let reply = encode_fetch(shard, reply_to, &response, fetched.records, began);
+            return Box::pin(std::future::ready(reply));
         }
         Body::ListOffsets(list) => list_offsets::handle(shard, client, list).await.into(),
         Body::Metadata(metadata) => metadata::handle(shard, client, metadata).into(),
@@ -148,8 +152,19 @@ fn encode(
     response: &ResponseBody,
     began: flowstone_types::Instant,
 ) -> Reply {
+    encode_fetch(shard, reply_to, response, Vec::new(), began)
+}
+
+/// The same, with the records that a Fetch response carries.
+fn encode_fetch(
+    shard: &Shard,
+    reply_to: ReplyTo,
+    response: &ResponseBody,
+    records: Vec<Vec<Bytes>>,
+    began: flowstone_types::Instant,
+) -> Reply {
     let mut parts = Vec::new();
-    let encoded = reply_to.encode(response, &mut parts);
+    let encoded = reply_to.encode_fetch(response, records, &mut parts);
     shard.metrics.answered(reply_to, response, began);
     match encoded {
         Ok(_) => Reply::Parts(parts),
