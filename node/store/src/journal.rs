@@ -35,8 +35,11 @@ const GROUPS_BEFORE: u32 = 8;
 /// A file is filled with zeros in steps ahead of its writer: the first, and the largest.
 const STEP_BYTES_MIN: u64 = 1 << 20;
 const STEP_BYTES_MAX: u64 = 16 << 20;
-/// Bytes of a frame, as long as no single run is larger: the largest pooled buffer.
+/// Bytes of a frame, as long as no single run is larger.
 const FRAME_BYTES: usize = 1 << 20;
+/// A run of that many bytes goes into a frame with its own pages, uncopied; copying a shorter one costs
+/// less than writing the rest of its pages.
+const PAGED_BYTES_MIN: usize = 8 << 10;
 /// Logs that are flushed at once when a file is emptied.
 const FLUSH_AT_ONCE: usize = 16;
 /// How long until logs that could not be flushed are tried again.
@@ -98,8 +101,7 @@ impl Journal {
 
     /// Whether these may be appended now. Sees to it that later ones may.
     pub fn has_room(self: &Rc<Self>, pieces: &[Piece]) -> bool {
-        let padded = |(_, bytes): (_, usize)| bytes.next_multiple_of(PAGE_BYTES);
-        let bytes = split(pieces).map(padded).sum::<usize>() as u64;
+        let bytes = split(pieces).map(|pieces| layout(pieces).3).sum::<usize>() as u64;
         let file_bytes = self.file_bytes.get();
         let (fits, to_empty, prepare) = self.books.borrow_mut().room(bytes, file_bytes);
         // A task that is spawned runs at once, and looks into the books.
@@ -114,17 +116,19 @@ impl Journal {
 
     /// Appends pieces, which fit; they are on stable storage when it returns `Ok`.
     pub async fn append(self: &Rc<Self>, pieces: &[Piece]) -> io::Result<()> {
-        let (file, at, frames) = {
+        let mut parts = Vec::with_capacity(pieces.len() + 1);
+        let (file, at) = {
             let mut books = self.books.borrow_mut();
             let current = books.current;
             let file = &mut books.files[current];
-            let first = file.frames;
-            let frames = frames(pieces, file.generation, first);
-            file.frames += frames.len() as u64;
-            (file.file.clone(), file.position, frames)
+            for pieces in split(pieces) {
+                frame(pieces, file.generation, file.frames, &mut parts);
+                file.frames += 1;
+            }
+            (file.file.clone(), file.position)
         };
-        let bytes: usize = frames.iter().map(Bytes::len).sum();
-        let written = file.write_at(frames, at).await;
+        let bytes: usize = parts.iter().map(Bytes::len).sum();
+        let written = file.write_at(parts, at).await;
         let mut books = self.books.borrow_mut();
         let current = books.current;
         if written.is_ok() {
@@ -309,12 +313,12 @@ fn step(prepared: u64) -> u64 {
     prepared.clamp(STEP_BYTES_MIN, STEP_BYTES_MAX)
 }
 
-/// Cuts pieces into frames' worth, each with its bytes.
-fn split(mut left: &[Piece]) -> impl Iterator<Item = (&[Piece], usize)> {
+/// Cuts pieces into frames' worth.
+fn split(mut left: &[Piece]) -> impl Iterator<Item = &[Piece]> {
     std::iter::from_fn(move || {
-        let (mut bytes, mut count) = (FRAME_HEAD_BYTES, 0);
+        let (mut bytes, mut count) = (0, 0);
         for piece in left {
-            let next = piece.place().head_bytes() + piece.run.len();
+            let next = piece.place().head_bytes() + piece.run.pages.len();
             if count > 0 && bytes + next > FRAME_BYTES {
                 break;
             }
@@ -322,25 +326,55 @@ fn split(mut left: &[Piece]) -> impl Iterator<Item = (&[Piece], usize)> {
         }
         let (these, rest) = left.split_at(count);
         left = rest;
-        (count > 0).then_some((these, bytes))
+        (count > 0).then_some(these)
     })
 }
 
-/// Copies pieces into frames, each of whole pages.
-fn frames(pieces: &[Piece], generation: u64, first: u64) -> Vec<Bytes> {
-    let frame = |(number, (pieces, bytes)): (u64, (&[Piece], usize))| {
-        let padded = bytes.next_multiple_of(PAGE_BYTES);
-        let mut frame = Buffer::with_capacity(padded);
-        frame.extend_with_zeros(FRAME_HEAD_BYTES);
-        for piece in pieces {
-            piece.place().write_head(piece.run.len(), |part| frame.extend_from_slice(part));
-            frame.extend_from_slice(piece.run.batches());
+/// Bytes of a frame: of all heads, of these and the runs behind them, padded, and with the pages of large
+/// runs.
+fn layout(pieces: &[Piece]) -> (usize, usize, usize, usize) {
+    let heads: usize = pieces.iter().map(|piece| piece.place().head_bytes()).sum();
+    let heads = FRAME_HEAD_BYTES + heads;
+    let (mut copied, mut pages) = (heads, 0);
+    for Piece { run, .. } in pieces {
+        if run.len() < PAGED_BYTES_MIN {
+            copied += run.len();
+        } else {
+            pages += run.pages.len();
         }
-        seal_frame(&mut frame, generation, number, pieces.len() as u32);
-        frame.extend_with_zeros(padded);
-        frame.freeze()
-    };
-    (first..).zip(split(pieces)).map(frame).collect()
+    }
+    let padded = copied.next_multiple_of(PAGE_BYTES);
+    (heads, copied, padded, padded + pages)
+}
+
+/// Adds a frame of these pieces, whole pages, to `parts`.
+fn frame(pieces: &[Piece], generation: u64, number: u64, parts: &mut Vec<Bytes>) {
+    let (heads, copied, padded, all) = layout(pieces);
+    let mut head = Buffer::with_capacity(padded);
+    head.extend_with_zeros(FRAME_HEAD_BYTES);
+    let (mut copied_at, mut paged_at) = (heads, padded);
+    for piece in pieces {
+        let Run { start, pages_at, pages, .. } = &piece.run;
+        let at = if piece.run.len() < PAGED_BYTES_MIN {
+            copied_at += piece.run.len();
+            copied_at - piece.run.len()
+        } else {
+            paged_at += pages.len();
+            paged_at - pages.len() + (start - pages_at) as usize
+        };
+        piece.place().write_head(at..at + piece.run.len(), |part| head.extend_from_slice(part));
+    }
+    let (small, large): (Vec<_>, Vec<_>) =
+        pieces.iter().map(|piece| &piece.run).partition(|run| run.len() < PAGED_BYTES_MIN);
+    for run in small {
+        head.extend_from_slice(run.batches());
+    }
+    let end = if all > padded { padded } else { copied };
+    head.extend_with_zeros(padded);
+    let rest = large.iter().map(|run| &run.pages[..]);
+    seal_frame(&mut head[..end], rest, generation, number, pieces.len() as u32);
+    parts.push(head.freeze());
+    parts.extend(large.into_iter().map(|run| run.pages.clone()));
 }
 
 impl Piece {

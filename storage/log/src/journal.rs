@@ -1,8 +1,9 @@
 //! The journal of a log directory: batches that are acknowledged before their segments are flushed.
 //!
 //! Separate because the writer and the recovery must agree on it. A frame is what one write brings: a
-//! head, then entries, each a piece of one segment's file, byte for byte, with its place. So to redo
-//! a frame is to put bytes where they belong; to do it twice changes nothing.
+//! head, the heads of its entries, and somewhere behind them the bytes of each: a piece of one segment's
+//! file, byte for byte. So to redo a frame is to put bytes where they belong; to do it twice changes
+//! nothing.
 //!
 //! A journal's file is used again and again. Invariant: no frame of an earlier use passes for one of
 //! this: each use draws a generation, and a frame tells it, its number in the file, and a checksum
@@ -16,8 +17,9 @@ use flowstone_types::{Offset, Uuid};
 const MAGIC: [u8; 8] = *b"FSJRNL\0\x01";
 /// Bytes of a frame's head: magic, checksum, length, generation, number, count of entries.
 pub const FRAME_HEAD_BYTES: usize = 8 + 4 + 4 + 8 + 8 + 4;
-/// Bytes of an entry's head: topic id, partition, segment, position, length of its bytes, of its name.
-const ENTRY_HEAD_BYTES: usize = 16 + 4 + 8 + 8 + 4 + 2;
+/// Bytes of an entry's head: topic id, partition, segment, position, where in the frame its bytes are, how
+/// many, and the length of the topic's name, which follows.
+const ENTRY_HEAD_BYTES: usize = 16 + 4 + 8 + 8 + 4 + 4 + 2;
 /// Largest frame: what claims more is none.
 pub const FRAME_BYTES_MAX: usize = 4 << 20;
 
@@ -41,38 +43,51 @@ pub struct Place<'a> {
 }
 
 impl Place<'_> {
-    /// Bytes that an entry of this place has in front of its own.
+    /// Bytes of the head of an entry of this place.
     pub fn head_bytes(&self) -> usize {
         ENTRY_HEAD_BYTES + self.topic.len()
     }
 
-    /// Writes the head of an entry of `len` bytes; they follow it.
-    pub fn write_head(&self, len: usize, mut put: impl FnMut(&[u8])) {
+    /// Writes the head of an entry whose bytes stand in the frame at `bytes`.
+    pub fn write_head(&self, bytes: core::ops::Range<usize>, mut put: impl FnMut(&[u8])) {
+        let number = |number: usize| u32::try_from(number).expect("below FRAME_BYTES_MAX");
         put(&self.topic_id.to_bytes());
         put(&self.index.to_be_bytes());
         put(&self.segment.0.to_be_bytes());
         put(&self.position.to_be_bytes());
-        put(&u32::try_from(len).expect("below FRAME_BYTES_MAX").to_be_bytes());
+        put(&number(bytes.start).to_be_bytes());
+        put(&number(bytes.len()).to_be_bytes());
         put(&u16::try_from(self.topic.len()).expect("a topic's name is short").to_be_bytes());
         put(self.topic.as_bytes());
     }
 }
 
-/// Fills in the head of a frame whose entries stand behind [`FRAME_HEAD_BYTES`] of room.
-pub fn seal_frame(frame: &mut [u8], generation: u64, number: u64, entries: u32) {
-    assert!(frame.len() <= FRAME_BYTES_MAX);
-    let len = u32::try_from(frame.len()).expect("checked above");
+/// Fills in the head of a frame: `frame` is its first part, with [`FRAME_HEAD_BYTES`] of room in front of the
+/// entries' heads, and `rest` are the parts that follow.
+pub fn seal_frame<'a>(
+    frame: &mut [u8],
+    rest: impl Iterator<Item = &'a [u8]> + Clone,
+    generation: u64,
+    number: u64,
+    entries: u32,
+) {
+    let len = frame.len() + rest.clone().map(<[u8]>::len).sum::<usize>();
+    assert!(len <= FRAME_BYTES_MAX);
+    let len = u32::try_from(len).expect("checked above");
     frame[..8].copy_from_slice(&MAGIC);
     frame[12..16].copy_from_slice(&len.to_be_bytes());
     frame[16..24].copy_from_slice(&generation.to_be_bytes());
     frame[24..32].copy_from_slice(&number.to_be_bytes());
     frame[32..36].copy_from_slice(&entries.to_be_bytes());
-    let checksum = checksum(&frame[COVERED_FROM..]);
+    let checksum = checksum(&frame[COVERED_FROM..], rest);
     frame[CHECKSUM_AT..COVERED_FROM].copy_from_slice(&checksum.to_be_bytes());
 }
 
-fn checksum(bytes: &[u8]) -> u32 {
-    crc_fast::crc32_iscsi(bytes)
+fn checksum<'a>(first: &[u8], rest: impl Iterator<Item = &'a [u8]>) -> u32 {
+    let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi);
+    digest.update(first);
+    rest.for_each(|part| digest.update(part));
+    u32::try_from(digest.finalize()).expect("32 bits")
 }
 
 /// How long the frame is that begins with these bytes; `None` where none begins.
@@ -118,7 +133,7 @@ impl Frame {
         let len = frame_len(frame)?;
         let frame = frame.get(..len)?;
         let expected = u32::from_be_bytes(*frame[CHECKSUM_AT..].first_chunk()?);
-        if checksum(&frame[COVERED_FROM..]) != expected {
+        if checksum(&frame[COVERED_FROM..], core::iter::empty()) != expected {
             return None;
         }
         let generation = u64::from_be_bytes(*frame[16..].first_chunk()?);
@@ -138,14 +153,14 @@ fn entry(frame: &[u8], at: &mut usize) -> Option<Entry> {
     let index = i32::from_be_bytes(*head[16..].first_chunk()?);
     let segment = Offset(i64::from_be_bytes(*head[20..].first_chunk()?));
     let position = u64::from_be_bytes(*head[28..].first_chunk()?);
-    let len = u32::from_be_bytes(*head[36..].first_chunk()?) as usize;
-    let name = u16::from_be_bytes(*head[40..].first_chunk()?) as usize;
+    let start = u32::from_be_bytes(*head[36..].first_chunk()?) as usize;
+    let len = u32::from_be_bytes(*head[40..].first_chunk()?) as usize;
+    let name = u16::from_be_bytes(*head[44..].first_chunk()?) as usize;
     *at += ENTRY_HEAD_BYTES;
     let topic = core::str::from_utf8(frame.get(*at..*at + name)?).ok()?.to_string();
     *at += name;
-    let bytes = *at..*at + len;
+    let bytes = start..start + len;
     frame.get(bytes.clone())?;
-    *at += len;
     Some(Entry { topic_id, topic, index, segment, position, bytes })
 }
 
@@ -155,16 +170,18 @@ mod tests {
     use alloc::vec;
 
     fn frame(generation: u64, number: u64) -> Vec<u8> {
-        let mut frame = vec![0; FRAME_HEAD_BYTES];
-        for (index, bytes) in [(0, &b"first"[..]), (7, b"second")] {
+        let place = |index| {
             let (topic_id, segment) = (Uuid::METADATA_TOPIC, Offset(40));
-            let place = Place { topic_id, topic: "orders", index, segment, position: 4096 };
-            let before = frame.len();
-            place.write_head(bytes.len(), |part| frame.extend_from_slice(part));
-            assert_eq!(frame.len() - before, place.head_bytes());
-            frame.extend_from_slice(bytes);
-        }
-        seal_frame(&mut frame, generation, number, 2);
+            Place { topic_id, topic: "orders", index, segment, position: 4096 }
+        };
+        let mut frame = vec![0; FRAME_HEAD_BYTES];
+        let heads = FRAME_HEAD_BYTES + 2 * place(0).head_bytes();
+        place(0).write_head(heads..heads + 5, |part| frame.extend_from_slice(part));
+        place(7).write_head(heads + 5..heads + 11, |part| frame.extend_from_slice(part));
+        assert_eq!(frame.len(), heads);
+        frame.extend_from_slice(b"first");
+        seal_frame(&mut frame, [&b"sec"[..], b"ond"].into_iter(), generation, number, 2);
+        frame.extend_from_slice(b"second");
         frame
     }
 
