@@ -11,6 +11,7 @@
 
 extern crate alloc;
 
+mod change;
 mod code;
 pub mod control;
 mod describe;
@@ -31,6 +32,7 @@ mod serve;
 mod settings;
 pub mod snapshot;
 mod snapshots;
+mod start;
 mod state;
 mod voters;
 

@@ -1,7 +1,7 @@
 //! One replica of the metadata log: inputs in, effects out.
 //!
-//! This file has the way of a start, of an input and of a change of state; each rule is in the file of its
-//! RPC: `election` (Vote), `epochs` (BeginQuorumEpoch, EndQuorumEpoch), `follow` (fetching), `serve`
+//! This file has the way of an input; `start` has that of a start, `change` that of a change of state;
+//! each rule is in the file of its RPC: `election` (Vote), `epochs` (BeginQuorumEpoch, EndQuorumEpoch), `follow` (fetching), `serve`
 //! (being fetched from), `membership` (who votes).
 //!
 //! Invariants: epochs never go back; a vote, once given, stands for its epoch; what is said or done in an
@@ -14,16 +14,16 @@ use crate::links::{Asked, Links, Peer};
 use crate::log::Log;
 use crate::quorum_state::QuorumState;
 use crate::random::Random;
-use crate::settings::{Role, Settings, StartError, Stored};
+use crate::settings::{Role, Settings};
 use crate::snapshot::SnapshotId;
 use crate::snapshots::Snapshots;
-use crate::state::{Address, Candidate, Follower, Prospective, Resigned, State, Unattached};
+use crate::state::{Address, Follower, Resigned, State};
 use crate::voters::{Quorum, QuorumHistory, ReplicaKey, endpoint};
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use bytes::Bytes;
 use flowstone_batch::BatchHeader;
-use flowstone_types::{Instant, LeaderEpoch, NodeId, Offset, Uuid};
+use flowstone_types::{Instant, LeaderEpoch, NodeId, Offset};
 
 /// The replica.
 #[derive(Clone, Debug)]
@@ -32,7 +32,7 @@ pub struct Raft {
     pub(crate) me: ReplicaKey,
     /// This node as the others should know it.
     pub(crate) myself: KraftVoter,
-    random: Random,
+    pub(crate) random: Random,
     pub(crate) epoch: LeaderEpoch,
     /// Whom this replica voted for in the epoch.
     pub(crate) vote: Option<ReplicaKey>,
@@ -45,8 +45,8 @@ pub struct Raft {
     pub(crate) links: Links,
     pub(crate) out: Outbox,
     /// What `quorum-state` holds, or will once what is in the outbox is done.
-    saved: Option<QuorumState>,
-    told: Option<(LeaderEpoch, Option<NodeId>)>,
+    pub(crate) saved: Option<QuorumState>,
+    pub(crate) told: Option<(LeaderEpoch, Option<NodeId>)>,
     pub(crate) is_stopping: bool,
 }
 
@@ -63,7 +63,7 @@ impl Outbox {
         self.queue.push_back(effect);
     }
 
-    fn release(&mut self, effects: &mut Vec<Effect>) {
+    pub(crate) fn release(&mut self, effects: &mut Vec<Effect>) {
         while !self.is_saving
             && let Some(effect) = self.queue.pop_front()
         {
@@ -74,97 +74,6 @@ impl Outbox {
 }
 
 impl Raft {
-    /// Starts with what is on disk. `endpoints` is this node as others reach it, and what it supports;
-    /// `seed` is where its chance comes from: another one for each node and start.
-    ///
-    /// A node that led before does not know what it had promised, so it never goes on in its epoch
-    /// (reference section 2.1). The only voter waits for nobody: it leads, in a new epoch, as soon as that
-    /// is on disk.
-    pub fn start(
-        settings: Settings,
-        me: ReplicaKey,
-        endpoints: KraftVoter,
-        stored: Stored,
-        seed: u64,
-        now: Now,
-        effects: &mut Vec<Effect>,
-    ) -> Result<Self, StartError> {
-        if me.directory.is_zero() {
-            return Err(StartError::NoDirectory);
-        }
-        if stored.quorum.last().is_empty() && settings.bootstrap_servers == 0 {
-            return Err(StartError::NoVoters);
-        }
-        if settings.role == Role::Controller
-            && endpoint(&endpoints.endpoints, &settings.listener).is_none()
-        {
-            return Err(StartError::NoEndpoint(settings.listener));
-        }
-        let Stored { state, epochs, log_start, log_end, quorum, mut snapshots, .. } = stored;
-        let oldest = snapshots.iter().map(|file| file.id).find(|id| id.end >= log_start);
-        let oldest = oldest.filter(|_| log_start > Offset::ZERO);
-        let newest = snapshots.last().map_or(SnapshotId::BOOTSTRAP, |file| file.id);
-        if newest.end > log_end || (oldest.is_none() && log_start > Offset::ZERO) {
-            return Err(StartError::Gap { log_start, log_end, snapshot: newest.end });
-        }
-        // Where the batch before the start is in no snapshot, a crash came between dropping one and
-        // dropping its log: the rest of that is done now.
-        let unknown = SnapshotId { end: log_start, epoch: LeaderEpoch(0) };
-        let exact = oldest.filter(|id| id.end == log_start);
-        let mut log = Log::new(exact.unwrap_or(unknown), epochs, log_end);
-        let mut out = Outbox::default();
-        if let Some(oldest) = oldest
-            && (exact.is_none() || snapshots[0].id < oldest)
-        {
-            log.drop_before(oldest);
-            snapshots.retain(|file| file.id >= oldest);
-            out.push(Effect::DropBefore(oldest));
-        }
-        let last_epoch = log.last_epoch();
-        // A file behind the log has lost what the log proves (reference section 2.1).
-        let election = state.clone().filter(|state| state.epoch >= last_epoch);
-        let snapshots = Snapshots::new(
-            settings.retention,
-            snapshots,
-            stored.log_bytes,
-            stored.log_bytes_behind_snapshot,
-            now.clock,
-        );
-        let unattached = Unattached { leader: None, election_deadline: now.clock };
-        let mut raft = Self {
-            settings,
-            me,
-            myself: endpoints,
-            random: Random(seed),
-            epoch: election.as_ref().map_or(last_epoch, |state| state.epoch),
-            vote: election.as_ref().and_then(voted),
-            state: State::Unattached(unattached),
-            log,
-            quorums: quorum,
-            // Only what is committed goes into a snapshot.
-            high_watermark: (newest.end > Offset::ZERO).then_some(newest.end),
-            snapshots,
-            links: Links::default(),
-            out,
-            saved: Some(state.unwrap_or(NEVER_SAVED)),
-            told: None,
-            is_stopping: false,
-        };
-        if raft.epoch.0 == i32::MAX {
-            return Err(StartError::NoEpochsLeft);
-        }
-        let leader = election.map(|state| state.leader).filter(|leader| *leader != NodeId::NONE);
-        raft.state = raft.first_state(leader, now);
-        // The only voter's file is written once, with what it is about to become.
-        if !raft.leads_alone() {
-            raft.persist();
-            raft.announce();
-        }
-        raft.poll(now);
-        raft.out.release(effects);
-        Ok(raft)
-    }
-
     /// Takes one input in. Afterwards nothing is due at `now` any more.
     pub fn handle(&mut self, now: Now, input: Input, effects: &mut Vec<Effect>) {
         match input {
@@ -341,28 +250,6 @@ impl Raft {
         self.quorum().is_only(self.me)
     }
 
-    fn first_state(&mut self, leader: Option<NodeId>, now: Now) -> State {
-        let election_deadline =
-            if self.leads_alone() { now.clock } else { self.election_deadline(now) };
-        if leader == Some(self.me.id) && self.is_voter() && !self.leads_alone() {
-            let untold = self.others().map(|voter| voter.id).collect();
-            return State::Resigned(Resigned { election_deadline, untold, successors: Vec::new() });
-        }
-        let leader = leader.filter(|leader| *leader != self.me.id);
-        if let Some(leader) = leader
-            && let Some(address) = self.address_of(leader)
-        {
-            return State::Follower(self.follower(leader, address, now));
-        }
-        // At `kraft.version` 0 the file has no directory.
-        if self.vote.is_some_and(|vote| vote.may_be(self.me)) && self.may_stand() {
-            let votes = crate::state::Votes::new(self.quorum(), self.me.id);
-            let (deadline, losses) = (election_deadline, 0);
-            return State::Candidate(Candidate { votes, deadline, losses, is_backing_off: false });
-        }
-        State::Unattached(Unattached { leader, election_deadline })
-    }
-
     pub(crate) fn follower(&self, leader: NodeId, address: Address, now: Now) -> Follower {
         let fetch_deadline = now.clock.after(self.settings.timers.fetch_timeout);
         Follower {
@@ -377,7 +264,7 @@ impl Raft {
     }
 
     /// Does what is due, until nothing is: time moves no state twice.
-    fn poll(&mut self, now: Now) {
+    pub(crate) fn poll(&mut self, now: Now) {
         while let Some(given_up) = self.links.expire(now.clock, &self.settings.timers) {
             if given_up == Asked::Versions {
                 self.new_voter_failed();
@@ -417,98 +304,6 @@ impl Raft {
                 self.tell_end(now);
                 false
             }
-        }
-    }
-
-    /// Moves to another state of the same epoch, or of one that was entered just before.
-    pub(crate) fn enter(&mut self, state: State) {
-        let old = core::mem::replace(&mut self.state, state);
-        self.links.forget();
-        self.persist();
-        self.announce();
-        if let State::Leader(leader) = old {
-            self.abandon(leader);
-        }
-    }
-
-    /// Moves on to `epoch`, without a vote in it.
-    pub(crate) fn enter_epoch(&mut self, epoch: LeaderEpoch) {
-        assert!(epoch >= self.epoch, "epochs never go back");
-        if epoch > self.epoch {
-            self.epoch = epoch;
-            self.vote = None;
-        }
-    }
-
-    /// Waits for a leader of `epoch`. A timer that runs keeps running: a message that brings a new epoch
-    /// must not keep this voter from standing.
-    pub(crate) fn become_unattached(
-        &mut self,
-        now: Now,
-        epoch: LeaderEpoch,
-        leader: Option<NodeId>,
-    ) {
-        let election_deadline = match &self.state {
-            State::Unattached(state) => state.election_deadline,
-            State::Follower(Follower { fetch_deadline, .. }) => *fetch_deadline,
-            State::Prospective(Prospective { deadline, .. })
-            | State::Candidate(Candidate { deadline, .. }) => *deadline,
-            State::Resigned(state) => state.election_deadline,
-            State::Leader(_) => self.election_deadline(now),
-        };
-        self.enter_epoch(epoch);
-        self.enter(State::Unattached(Unattached { leader, election_deadline }));
-    }
-
-    /// Follows the leader of `epoch`.
-    pub(crate) fn become_follower(
-        &mut self,
-        now: Now,
-        epoch: LeaderEpoch,
-        leader: NodeId,
-        address: Address,
-    ) {
-        assert!(leader != self.me.id, "nobody follows itself");
-        self.enter_epoch(epoch);
-        let follower = self.follower(leader, address, now);
-        self.enter(State::Follower(follower));
-    }
-
-    /// Takes in what a message says of an epoch and its leader.
-    pub(crate) fn learn(
-        &mut self,
-        now: Now,
-        epoch: LeaderEpoch,
-        leader: Option<NodeId>,
-        address: Option<Address>,
-    ) {
-        if epoch < self.epoch {
-            return;
-        }
-        // Whoever takes us for the leader of an epoch that we do not lead remembers more than our disk.
-        let leader = leader.filter(|leader| *leader != self.me.id);
-        let address = address.or_else(|| self.address_of(leader?));
-        if epoch > self.epoch {
-            match (leader, address) {
-                (Some(leader), Some(address)) => self.become_follower(now, epoch, leader, address),
-                (leader, _) => self.become_unattached(now, epoch, leader),
-            }
-            return;
-        }
-        let Some(told) = leader else { return };
-        match self.leader() {
-            Some(known) if known != told => {
-                self.out.push(Effect::Fault(Fault::TwoLeaders { epoch, known, told }));
-            }
-            Some(_) => {
-                if let (State::Unattached(_), Some(address)) = (&self.state, address) {
-                    self.become_follower(now, epoch, told, address);
-                }
-            }
-            None => match address {
-                Some(address) => self.become_follower(now, epoch, told, address),
-                None => self.become_unattached(now, epoch, leader),
-            },
         }
     }
 
@@ -584,34 +379,6 @@ impl Raft {
         }
     }
 
-    /// Writes `quorum-state` where it does not hold what is true. A pre-vote changes nothing of it.
-    pub(crate) fn persist(&mut self) {
-        let leads = matches!(self.state, State::Leader(_) | State::Resigned(_));
-        let vote = self.vote.filter(|_| !leads);
-        let state = QuorumState {
-            epoch: self.epoch,
-            leader: self.leader().unwrap_or(NodeId::NONE),
-            voted: vote.map_or(NodeId::NONE, |vote| vote.id),
-            voted_directory: vote.map_or(Uuid::ZERO, |vote| vote.directory),
-        };
-        if self.saved.as_ref() != Some(&state) {
-            self.saved = Some(state.clone());
-            self.out.push(Effect::SaveState(state));
-        }
-    }
-
-    fn announce(&mut self) {
-        let leader = match &self.state {
-            State::Resigned(_) => None,
-            _ => self.leader(),
-        };
-        let now = Some((self.epoch, leader));
-        if self.told != now {
-            self.told = now;
-            self.out.push(Effect::LeaderChanged { epoch: self.epoch, leader });
-        }
-    }
-
     pub(crate) fn next_epoch(&mut self) -> Option<LeaderEpoch> {
         let next = self.epoch.0.checked_add(1).map(LeaderEpoch);
         if next.is_none() {
@@ -681,20 +448,6 @@ impl Raft {
         let election_deadline = self.election_deadline(now);
         self.enter(State::Resigned(Resigned { election_deadline, untold, successors }));
     }
-}
-
-/// What a node without a `quorum-state` is in.
-const NEVER_SAVED: QuorumState = QuorumState {
-    epoch: LeaderEpoch(0),
-    leader: NodeId::NONE,
-    voted: NodeId::NONE,
-    voted_directory: Uuid::ZERO,
-};
-
-/// Whom a `quorum-state` voted for.
-fn voted(state: &QuorumState) -> Option<ReplicaKey> {
-    (state.voted != NodeId::NONE)
-        .then_some(ReplicaKey { id: state.voted, directory: state.voted_directory })
 }
 
 /// A batch that is not appended.
