@@ -137,3 +137,67 @@ fn leave(brokers: &mut BTreeMap<NodeId, Partitions>, broker: NodeId, id: Partiti
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use alloc::string::ToString;
+    use alloc::vec;
+    use flowstone_metadata::records::{PartitionChangeRecord, RemoveTopicRecord, TopicRecord};
+    use flowstone_metadata::{MetadataRecord, MetadataVersion, Replay, raw};
+
+    fn id(topic: u64, index: i32) -> PartitionId {
+        PartitionId { topic: Uuid(topic.into()), index }
+    }
+
+    /// The invariant, after each of a thousand random changes.
+    #[test]
+    fn what_is_kept_up_is_what_a_scan_finds() {
+        let mut state = 7_u64; // The seed.
+        let mut below = |bound: u64| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            (state >> 33) % bound
+        };
+        let mut replay = Replay::default();
+        let (mut image, mut members) = (Image::default(), Memberships::default());
+        for _ in 0..1000 {
+            let at = id(below(4), below(3) as i32);
+            let first = NodeId(below(4) as i32);
+            let pair = vec![first, NodeId(first.0 + 1)];
+            let records: Vec<MetadataRecord> = match image.topics.with_id(at.topic) {
+                None => {
+                    let name = at.topic.0.to_string();
+                    let topic = TopicRecord { name, topic_id: at.topic, ..Default::default() };
+                    let partition = |index| {
+                        let new = Partition::new(pair.clone(), vec![Uuid(0); 2], pair.clone());
+                        let at = PartitionId { index, ..at };
+                        new.to_record(at, MetadataVersion::LATEST).into()
+                    };
+                    core::iter::once(topic.into()).chain((0..3).map(partition)).collect()
+                }
+                Some(_) if below(8) == 0 => {
+                    vec![RemoveTopicRecord { topic_id: at.topic, ..Default::default() }.into()]
+                }
+                Some(_) => {
+                    let change = PartitionChangeRecord {
+                        partition_id: at.index,
+                        topic_id: at.topic,
+                        isr: Some(raw(&pair[..below(3) as usize])),
+                        eligible_leader_replicas: Some(raw(&pair[..below(2) as usize])),
+                        adding_replicas: Some(raw(&pair[..below(2) as usize])),
+                        leader: below(5) as i32 - 2,
+                        ..Default::default()
+                    };
+                    vec![change.into()]
+                }
+            };
+            for record in records {
+                replay.apply(record).unwrap();
+            }
+            let (after, delta) = replay.publish().unwrap();
+            members.follow(&image, &after, &delta);
+            image = after;
+            assert_eq!(members, Memberships::of(&image));
+        }
+    }
+}

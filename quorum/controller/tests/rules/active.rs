@@ -1,7 +1,7 @@
 //! The active controller: what waits for what, and what its clock does.
 
-use crate::common::{Cluster, nodes, topic};
-use flowstone_controller::{Controller, Decision, Effect, Settings};
+use crate::common::{Cluster, cluster, nodes, topic};
+use flowstone_controller::{Active, Controller, Decision, Effect, Settings, activate};
 use flowstone_metadata::records::{NoOpRecord, TopicRecord};
 use flowstone_metadata::{Image, MetadataRecord};
 use flowstone_types::{Instant, NodeId, Offset, Uuid};
@@ -82,7 +82,7 @@ fn decisions_rest_on_what_is_not_committed_yet() {
     let mut effects = Vec::new();
     let create = Decision { records: vec![record.into()], atomic: true, response: 1 };
     controller.decide(START, Offset(10), |_| create, &mut effects);
-    let seen = |active: &mut flowstone_controller::Active| {
+    let seen = |active: &mut Active| {
         assert!(active.image().topics.named("t").is_some());
         assert_eq!(active.next_offset(), Offset(11));
         Decision { records: vec![], atomic: true, response: 2 }
@@ -126,4 +126,22 @@ fn preferred_replicas_get_their_leaderships_back() {
     let partition = cluster.partition(t, 0);
     assert_eq!((partition.leader, partition.isr.to_vec()), (NodeId(1), nodes(&[2, 1])));
     assert_eq!(partition.leader_epoch.0, epoch.0 + 1);
+}
+
+/// KIP-868: a new controller aborts the transaction that the log ends in; what stood in it never was.
+#[test]
+fn a_dangling_transaction_is_aborted_first() {
+    let settings = Settings { idle_interval: None, ..Settings::new(NodeId(3000)) };
+    let image = cluster(&[1]);
+    let mut controller: Controller<()> =
+        Controller::new(START, image.clone(), true, Offset(10), settings);
+    let mut effects = Vec::new();
+    let decide = |active: &mut Active| {
+        assert!(active.in_transaction());
+        activate(active.image(), true, vec![], 1)
+    };
+    controller.decide(START, Offset(10), decide, &mut effects);
+    let [Effect::Append(append)] = &effects[..] else { panic!("{effects:?}") };
+    assert_eq!(append.records[0].name(), "AbortTransactionRecord");
+    assert_eq!(*controller.image(), image);
 }
