@@ -384,9 +384,26 @@ fn replicas_are_assigned_to_directories() {
     assert_eq!(kinds, expected);
     assert_eq!(cluster.led(t, 0), (2, vec![2, 3], vec![]));
     assert_eq!(cluster.partition(t, 0).directories[0], Uuid(7777));
-    cluster.fence(2);
-    cluster.fence(3);
-    assert_eq!(cluster.led(t, 0).0, -1, "1 cannot lead from a lost directory");
+}
+
+/// KIP-858: nobody leads from a lost directory, be it the last of the ISR and unfenced anew.
+#[test]
+fn a_lost_directory_is_not_led_from() {
+    let mut cluster = without_elr(&[1]);
+    let t = cluster.create(topic("t", &[&[1]]));
+    let epoch = cluster.epoch(1);
+    let assign = |cluster: &mut Cluster, directory| {
+        let assignment = [(directory, vec![PartitionId { topic: t, index: 0 }])];
+        let assign = |active: &mut flowstone_controller::Active| {
+            active.assign_to_directories(NodeId(1), epoch, &assignment)
+        };
+        cluster.try_decide(assign).unwrap();
+        cluster.fence(1);
+        cluster.start(1);
+        cluster.led(t, 0)
+    };
+    assert_eq!(assign(&mut cluster, Uuid(7777)), (-1, vec![1], vec![]));
+    assert_eq!(assign(&mut cluster, Uuid(1001)), (1, vec![1], vec![]));
 }
 
 /// KIP-1066: a broker whose directories are all cordoned takes no new replica by placement.
