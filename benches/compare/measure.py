@@ -106,7 +106,8 @@ def between(before, after):
     seconds = after.at - before.at
     broker = after.broker - before.broker
     exact = sum(spent - before.threads.get(thread, 0) for thread, spent in after.threads.items())
-    client = sum(spent - before.clients.get(pid, 0) for pid, spent in after.clients.items())
+    by_client = {pid: spent - before.clients.get(pid, 0) for pid, spent in after.clients.items()}
+    client = sum(by_client.values())
     kernel = after.kernel - before.kernel
     busy = seconds * os.cpu_count() - (after.idle - before.idle) - (after.steal - before.steal)
     own = after.own - before.own
@@ -116,6 +117,7 @@ def between(before, after):
         "broker_cpu": broker,
         "broker_cpu_exact": exact,
         "client_cpu": client,
+        "by_client": by_client,
         "kernel_threads_cpu": kernel,
         "box_cpu": busy - client - own - foreign,
         "foreign_cpu": foreign,

@@ -4,7 +4,7 @@ Several rows share one start of a broker, and its warm-up.
 """
 
 import measure
-from clients import VALUE_BYTES, Blast, blast, whole_run
+from clients import VALUE_BYTES, Blast, ClientFailed, blast, whole_run
 from places import CPUS, DATA
 
 WINDOW_SECONDS = 1.5
@@ -25,8 +25,8 @@ class Load:
     def prepare(self, broker, topic):
         """What a row needs before its clients start."""
 
-    def check(self, broker, topic):
-        """What must be true afterwards."""
+    def check(self, broker, topic, counts):
+        """What must be true afterwards; `counts` are the first client's last."""
 
 
 class Produce(Load):
@@ -42,8 +42,12 @@ class Produce(Load):
         cpus = [cpu for cpu in CPUS if cpu not in broker.kind.cpu_list] or CPUS
         return [Blast("produce", broker, topic=topic, cpus=cpus[-1:] if broker.kind.cpus == 1 else cpus, **self.options)]
 
-    def check(self, broker, topic):
+    def check(self, broker, topic, counts):
         blast("fetch", broker, topic=topic, mode="verify", connections=4, seconds=1)
+        # One record of each partition is that which showed it writable.
+        acknowledged, there = counts["records"] + self.partitions, blast("ends", broker, topic=topic)["records"]
+        if there != acknowledged:
+            raise ClientFailed(f"{acknowledged} records were acknowledged, the log has {there}")
 
 
 class Fetch(Load):
@@ -64,7 +68,7 @@ class Fetch(Load):
     def start(self, broker, topic):
         return [Blast("fetch", broker, topic=topic, connections=4, partition_bytes=1 << 20)]
 
-    def check(self, broker, topic):
+    def check(self, broker, topic, counts):
         blast("fetch", broker, topic=topic, mode="verify", connections=4, seconds=1)
 
 
@@ -82,7 +86,8 @@ class FanOut(Load):
 
 def window(bench, broker, clients, seconds):
     """One window: what was spent, and what the first client counted."""
-    pids = [client.pid for client in clients] + bench.feeder.pids
+    feeder = bench.feeder.pids
+    pids = [client.pid for client in clients] + feeder
     counts = clients[0].ask()
     for client in clients[1:]:
         client.ask()
@@ -90,6 +95,9 @@ def window(bench, broker, clients, seconds):
     bench.sleep(seconds)
     then = clients[0].ask()
     spent = measure.between(before, measure.look(broker.process.pid, pids, DATA))
+    # What the feeder spends is neither the broker's nor its clients'.
+    spent["feeder_cpu"] = sum(spent["by_client"][pid] for pid in feeder)
+    spent["client_cpu"] -= spent["feeder_cpu"]
     others = [client.ask() for client in clients[1:]]
     delta = {key: then[key] - counts[key] for key in ("seconds", "requests", "records", "bytes")}
     return spent | {"counts": delta, "latency_us": then["latency_us"], "others": others}
@@ -117,11 +125,11 @@ def run(bench, row, side, broker, topic):
         spent = window(bench, broker, clients, seconds / 2 if bench.is_quick and row.seconds else seconds)
         rss, peak = measure.resident(broker.process.pid)
         for client in reversed(clients):
-            client.stop()
+            counts = client.stop()
     finally:
         for client in clients:
             client.close()
-    load.check(broker, topic)
+    load.check(broker, topic, counts)
     blast("delete", broker, topic=topic)
     return figures(spent) | {"resident": rss, "resident_peak": peak, "is_warm": is_warm, "raw": spent, "warm_up": warm}
 

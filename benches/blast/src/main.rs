@@ -66,6 +66,11 @@ enum What {
         #[arg(long, value_enum, default_value = "again")]
         mode: Mode,
     },
+    /// Says how many records a topic has, by its partitions' end offsets.
+    Ends {
+        #[command(flatten)]
+        topics: Topics,
+    },
     /// Creates topics: NAME, or NAME-0 to NAME-(N-1) where there are several.
     Create {
         #[command(flatten)]
@@ -173,6 +178,15 @@ fn run() -> Result<()> {
             };
             let work = Fetch::new(&targets, common.connections, shape, mode);
             Drive::new(common.connect()?, work, common.plan(None))?.run()?.tell()?;
+        }
+        What::Ends { topics } => {
+            let mut records = 0;
+            for topic in topics.names() {
+                let found = requests::topic(&topics.ask(&requests::metadata(&topic))?)?;
+                let reply = topics.ask(&requests::list_ends(&topic, found.partitions))?;
+                records += requests::ends(&reply)?;
+            }
+            println!("{}", serde_json::json!({ "records": records }));
         }
         What::Create { topics, partitions, config } => {
             let pair = |text: &String| {

@@ -1,5 +1,5 @@
 //! The requests that are sent, and how their replies are read: produce v13 and fetch v13 (topics by id, as Kafka 4.3's own clients
-//! send them), Metadata v12, CreateTopics v7, DeleteTopics v6.
+//! send them), Metadata v12, ListOffsets v7, CreateTopics v7, DeleteTopics v6.
 //!
 //! Pure: bytes in, bytes out. A produce frame is built once and sent as it is, again and again: its correlation id is its own
 //! number, and replies come in order, so nothing in it changes from one sending to the next.
@@ -275,6 +275,40 @@ pub fn topic(reply: &[u8]) -> Result<Topic> {
     Ok(Topic { id, partitions: partitions as i32, error })
 }
 
+/// Asks for the end offset of each of a topic's partitions.
+pub fn list_ends(topic: &str, partitions: i32) -> Bytes {
+    const LATEST: i64 = -1;
+    request(2, 7, 1, |out| {
+        out.i32(-1).i8(0).uvarint(2).string(topic).uvarint(partitions as u64 + 1);
+        for partition in 0..partitions {
+            out.i32(partition).i32(-1).i64(LATEST).tags();
+        }
+        out.tags().tags();
+    })
+}
+
+/// The sum of the end offsets in a reply to [`list_ends`].
+pub fn ends(reply: &[u8]) -> Result<i64> {
+    let mut reader = Reader(reply);
+    reader.i32()?;
+    reader.tags()?;
+    reader.i32()?;
+    one(reader.length()?)?;
+    reader.bytes()?;
+    let mut sum = 0;
+    for _ in 0..reader.length()?.unwrap_or(0) {
+        let (partition, error) = (reader.i32()?, reader.i16()?);
+        if error != 0 {
+            bail!("the end of partition {partition}: error code {error}");
+        }
+        reader.i64()?;
+        sum += reader.i64()?;
+        reader.i32()?;
+        reader.tags()?;
+    }
+    Ok(sum)
+}
+
 /// How long the broker may take over topics.
 const TOPICS_TIMEOUT_MS: i32 = 60_000;
 
@@ -397,6 +431,18 @@ mod tests {
         let mut two = Writer::default();
         two.i32(5).tags().uvarint(3);
         assert!(produced(&two.0).is_err(), "two topics were not asked about");
+    }
+
+    #[test]
+    fn ends_add_up() {
+        let mut reply = Writer::default();
+        reply.i32(1).tags().i32(0).uvarint(2).string("t").uvarint(3);
+        for (partition, end) in [(0, 40), (1, 2)] {
+            reply.i32(partition).i16(0).i64(-1).i64(end).i32(0).tags();
+        }
+        assert_eq!(ends(&reply.0).unwrap(), 42);
+        reply.0[17..19].copy_from_slice(&6_i16.to_be_bytes());
+        assert!(ends(&reply.0).is_err(), "a partition without its leader has no end");
     }
 
     #[test]
