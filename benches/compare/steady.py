@@ -25,8 +25,8 @@ class Load:
     def prepare(self, broker, topic):
         """What a row needs before its clients start."""
 
-    def check(self, broker, topic, counts):
-        """What must be true afterwards; `counts` are the first client's last."""
+    def check(self, broker, topic, acknowledged):
+        """What must be true afterwards, with so many records acknowledged."""
 
 
 class Produce(Load):
@@ -42,10 +42,9 @@ class Produce(Load):
         cpus = [cpu for cpu in CPUS if cpu not in broker.kind.cpu_list] or CPUS
         return [Blast("produce", broker, topic=topic, cpus=cpus[-1:] if broker.kind.cpus == 1 else cpus, **self.options)]
 
-    def check(self, broker, topic, counts):
+    def check(self, broker, topic, acknowledged):
         blast("fetch", broker, topic=topic, mode="verify", connections=4, seconds=1)
-        # One record of each partition is that which showed it writable.
-        acknowledged, there = counts["records"] + self.partitions, blast("ends", broker, topic=topic)["records"]
+        there = blast("ends", broker, topic=topic)["records"]
         if there != acknowledged:
             raise ClientFailed(f"{acknowledged} records were acknowledged, the log has {there}")
 
@@ -68,7 +67,7 @@ class Fetch(Load):
     def start(self, broker, topic):
         return [Blast("fetch", broker, topic=topic, connections=4, partition_bytes=1 << 20)]
 
-    def check(self, broker, topic, counts):
+    def check(self, broker, topic, acknowledged):
         blast("fetch", broker, topic=topic, mode="verify", connections=4, seconds=1)
 
 
@@ -106,7 +105,7 @@ def window(bench, broker, clients, seconds):
 def run(bench, row, side, broker, topic):
     """Creates the row's topic, warms up, measures, checks, deletes it. Returns the sample."""
     load = row.load
-    create(broker, topic, load.partitions, side)
+    touched = create(broker, topic, load.partitions, side)
     load.prepare(broker, topic)
     bench.feeder.fill()
     bench.feeder.order("rest" if row.is_latency else "give")
@@ -129,18 +128,18 @@ def run(bench, row, side, broker, topic):
     finally:
         for client in clients:
             client.close()
-    load.check(broker, topic, counts)
+    load.check(broker, topic, touched + counts["records"])
     blast("delete", broker, topic=topic)
     return figures(spent) | {"resident": rss, "resident_peak": peak, "is_warm": is_warm, "raw": spent, "warm_up": warm}
 
 
 def create(broker, topic, partitions, side):
-    """Creates a topic with the configs of a side."""
+    """Creates a topic with the configs of a side; returns the records that are in it then."""
     pairs = [f"{key}={value}" for key, value in side.topic.items()]
     assert len(pairs) <= 1, "flowstone-blast is given one config at most"
     blast("create", broker, topic=topic, partitions=partitions, **({"config": pairs[0]} if pairs else {}))
     # A leader that was elected is not yet one that takes records: one record to each partition shows that all do.
-    blast("touch", broker, topic=topic, connections=4, value_bytes=100)
+    return blast("touch", broker, topic=topic, connections=4, value_bytes=100)["records"]
 
 
 def figures(spent):

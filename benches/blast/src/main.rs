@@ -231,10 +231,12 @@ fn touch(common: &Common, batch: &BatchArgs, patience: Duration) -> Result<()> {
             Err(_) => std::thread::sleep(PAUSE),
         }
     };
+    let records = targets.len() + 1; // The first one's partition gets another.
     let work = Touch::new(batch.frames(&targets)?, common.connections);
     Drive::new(common.connect()?, work, common.plan(None))?.run()?;
     let seconds = serde_json::json!({
         "metadata": known.as_secs_f64(), "first": first.as_secs_f64(), "all": start.elapsed().as_secs_f64(),
+        "records": records,
     });
     println!("{seconds}");
     Ok(())
