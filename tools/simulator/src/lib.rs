@@ -6,6 +6,7 @@
 
 pub mod client;
 pub mod history;
+pub mod members;
 pub mod nemesis;
 pub mod passing;
 pub mod scenarios;

@@ -27,6 +27,7 @@ pub struct Kinds {
     slow_disk: bool,
     disk_full: bool,
     network: bool,
+    one_way_cuts: bool,
     sync_lies: bool,
 }
 
@@ -46,6 +47,7 @@ impl Kinds {
             slow_disk: next(),
             disk_full: next(),
             network: next(),
+            one_way_cuts: next() && next(),
             sync_lies: false,
         }
     }
@@ -63,6 +65,8 @@ pub struct Victim<'a> {
     pub control: &'a Control,
     /// The machine.
     pub machine: MachineId,
+    /// Those that talk to it over the network.
+    pub others: &'a [MachineId],
     /// Starts the program, where none runs.
     pub boot: &'a dyn Fn(),
     /// Whether the program ends by itself when it is asked to.
@@ -127,12 +131,31 @@ impl Victim<'_> {
             refuse: network(0.1),
             ..NetFaults::default()
         });
+        for way in self.ways() {
+            let cut = kinds.one_way_cuts && self.control.random().is_multiple_of(8);
+            self.set_cut(way, cut);
+        }
+    }
+
+    /// Each direction between it and another.
+    fn ways(&self) -> impl Iterator<Item = (MachineId, MachineId)> {
+        self.others.iter().flat_map(|other| [(self.machine, *other), (*other, self.machine)])
+    }
+
+    /// While it is cut nothing gets through in this direction; afterwards all of it arrives, late.
+    fn set_cut(&self, (from, to): (MachineId, MachineId), cut: bool) {
+        if cut {
+            self.control.cut(from, to);
+        } else {
+            self.control.heal(from, to);
+        }
     }
 
     fn mend(&self) {
         self.control.set_disk_faults(self.machine, DiskFaults::default());
         self.control.set_capacity(self.machine, None);
         self.control.set_net_faults(NetFaults::default());
+        self.ways().for_each(|way| self.set_cut(way, false));
     }
 
     async fn crash(&self, stats: &mut Stats) {

@@ -34,6 +34,8 @@ use crate::workload::{Link, code, pause, read_all};
 const TOPIC: &str = "passing";
 /// Records of it are told apart from those of the ledger, and from those of the topic before.
 const PRODUCER_MIN: u32 = 1_000;
+/// One whose fate is uncertain is never deleted: it grows to this, as all of it is read each time.
+const RECORDS_MAX: u32 = 200;
 
 /// What the client does and knows.
 pub struct Passing {
@@ -87,6 +89,9 @@ impl Passing {
             };
             loop {
                 for _ in 0..random_u64() % 6 {
+                    if life.next >= RECORDS_MAX {
+                        break;
+                    }
                     self.produce(&mut link, &mut life).await;
                     pause(10).await;
                 }

@@ -33,7 +33,7 @@ use crate::client::Client;
 use crate::history::{Commits, PartitionHistory, RecordId, Violation};
 
 /// The topic that all clients use.
-const TOPIC: &str = "ledger";
+pub(crate) const TOPIC: &str = "ledger";
 /// How long a client waits for an answer before it takes another connection.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// Tries of a producer without idempotence.

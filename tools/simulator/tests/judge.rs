@@ -217,7 +217,7 @@ fn play(world: &World, lie: Lie) -> Stats {
         };
         start();
         workload.create_topic().await;
-        let victim = Victim { control: &control, machine, boot: &start, stops: false };
+        let victim = Victim { control: &control, machine, others: &[], boot: &start, stops: false };
         let stats = victim.torment(3, Kinds::draw(&control)).await;
         workload.stop().await;
         sleep(Duration::from_secs(1)).await;

@@ -12,6 +12,7 @@ use flowstone_broker::{Boot, Served};
 use flowstone_config::Config;
 use flowstone_runtime::sim::{Control, MachineId, World};
 
+use crate::members::Members;
 use crate::nemesis::{Kinds, Victim};
 use crate::passing::Passing;
 use crate::seeds::Stats;
@@ -35,6 +36,7 @@ pub fn play(world: &World) -> Stats {
     // Segments that end every few batches, or never in a run's time.
     let segments = [Some(60), Some(300), None, None, None, None][draw(6) as usize];
     let topics_pass = draw(4) == 0;
+    let members = [3, 2].get(draw(12) as usize).copied().unwrap_or(0);
     let segments = segments.map(|ms: u64| ("segment.ms", ms.to_string()));
     let plan = Plan {
         partitions: 1 + draw(3) as i32,
@@ -44,12 +46,16 @@ pub fn play(world: &World) -> Stats {
         configs: segments.into_iter().collect(),
     };
     let kinds = Kinds::draw(&control);
-    control.note(format_args!("{kinds:?}, {shards} shards, {plan:?}"));
+    control.note(format_args!("{kinds:?}, {shards} shards, {members} members, {plan:?}"));
+    let group = Members::new(world.control(), address, plan.partitions);
+    let members: Vec<_> = (0..members).map(|_| world.machine("member")).collect();
     let workload = Workload::new(world.control(), plan, address);
     let clients: Vec<_> =
         workload.clients().into_iter().map(|c| (world.machine("client"), c)).collect();
     let passing = Passing::new(world.control(), address);
     let other = world.machine("client");
+    let others: Vec<MachineId> =
+        clients.iter().map(|(machine, _)| *machine).chain([other]).chain(members.clone()).collect();
     world.run(async move {
         let all = control.clone();
         let boot = move || start(&all, machine, shards, MEMORY_BYTES);
@@ -58,18 +64,27 @@ pub fn play(world: &World) -> Stats {
         for (machine, client) in clients {
             control.spawn_on(machine, client);
         }
+        let has_members = !members.is_empty();
+        for machine in members {
+            control.spawn_on(machine, Rc::clone(&group).run());
+        }
         if topics_pass {
             control.spawn_on(other, Rc::clone(&passing).run());
         }
-        let victim = Victim { control: &control, machine, boot: &boot, stops: true };
+        let victim =
+            Victim { control: &control, machine, others: &others, boot: &boot, stops: true };
         let mut stats = victim.torment(ROUNDS, kinds).await;
         control.set_time_limit(control.now().after(FINISHES_WITHIN));
         workload.stop().await;
         if topics_pass {
             passing.stop().await;
         }
+        group.stop().await;
         stats += victim.torment(0, kinds).await; // Once more from the disk.
         workload.final_check().await;
+        if has_members {
+            group.final_check().await;
+        }
         (stats.sent, stats.acknowledged) = workload.counts();
         stats
     })
@@ -78,7 +93,13 @@ pub fn play(world: &World) -> Stats {
 /// Starts the daemon, with so much memory for caches and requests; where it cannot start, its
 /// process ends.
 pub fn start(control: &Control, machine: MachineId, shards: usize, memory_bytes: u64) {
-    let set = [("offsets.topic.num.partitions".to_owned(), "3".to_owned())];
+    let set = [
+        ("offsets.topic.num.partitions", "3"),
+        // A run is over in the time that Kafka waits for a group's first members.
+        ("group.initial.rebalance.delay.ms", "50"),
+        ("group.min.session.timeout.ms", "100"),
+    ]
+    .map(|(key, value)| (key.to_owned(), value.to_owned()));
     let loaded = Config::dev("/data", PORT, &set).unwrap_or_else(|problems| panic!("{problems:?}"));
     let boot = Boot::new(loaded.config, shards, memory_bytes, Served::Dev);
     let (control, kept) = (control.clone(), Rc::new(boot));

@@ -141,7 +141,8 @@ fn play_with(world: &World, kinds: Kinds) -> Stats {
         let all = Rc::clone(&outside);
         let boot = move || start(&all);
         boot();
-        let victim = Victim { control: &outside.control, machine, boot: &boot, stops: true };
+        let victim =
+            Victim { control: &outside.control, machine, others: &[], boot: &boot, stops: true };
         let mut stats = victim.torment(ROUNDS, kinds).await;
         outside.phase.set(Phase::Stopping);
         outside.until("the writers are done", Outside::is_idle).await;
