@@ -220,6 +220,7 @@ impl<'a> Change<'a> {
             && eligible.is_empty()
             && self.isr.is_empty()
             && let [last] = *self.before.last_known
+            && self.replicas.contains(&last) // Not one that a reassignment took away since.
             && self.may_lead(last)
         {
             return (last, true);

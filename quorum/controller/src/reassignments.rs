@@ -110,8 +110,8 @@ impl Active {
         Ok(change.build())
     }
 
-    /// The ISR without those that were added. Where only they are in it, calling off may lose what was
-    /// committed: only where the topic allows that.
+    /// The ISR without those that were added. Where only they hold what was committed, calling off may lose
+    /// it: only where the topic allows that.
     fn called_off(
         &self,
         name: &str,
@@ -125,7 +125,10 @@ impl Active {
             nodes.iter().copied().filter(|node| !before.adding.contains(node)).collect()
         };
         let isr = old(&before.isr);
-        if !isr.is_empty() || before.isr.is_empty() {
+        // Who holds all that was committed (KIP-966).
+        let holders = [&before.isr, &before.eligible, &before.last_known];
+        let holders = holders.into_iter().find(|holders| !holders.is_empty());
+        if holders.is_none_or(|holders| !old(holders).is_empty()) {
             return Ok(isr);
         }
         if !self.rules(id.topic).unclean {

@@ -355,6 +355,36 @@ fn calling_off_is_refused_where_it_would_lose_data() {
     assert_eq!(cluster.led(t, 0), (1, vec![1], vec![]));
 }
 
+/// The same where the ISR has run out (KIP-966), and only an added replica is eligible, or the last known
+/// leader. The simulator's story: it was called off, and the one that was no replica any more was elected.
+#[test]
+fn calling_off_is_refused_where_only_an_added_replica_is_eligible() {
+    for (eligible, last_known) in [(vec![2], vec![]), (vec![], vec![2])] {
+        let mut cluster = Cluster::new(&[1, 2]);
+        let t = cluster.create(topic("t", &[&[1]]));
+        reassign(&mut cluster, Some(&[2]), true).unwrap();
+        let mut image = cluster.controller.image().clone();
+        let change = flowstone_metadata::records::PartitionChangeRecord {
+            partition_id: 0,
+            topic_id: t,
+            isr: Some(vec![]),
+            leader: -1,
+            eligible_leader_replicas: Some(eligible),
+            last_known_elr: Some(last_known),
+            ..Default::default()
+        };
+        apply(&mut image, [change.into()]);
+        let mut cluster = Cluster::of(image);
+        cluster.fence(2);
+        assert_eq!(reassign(&mut cluster, None, true), Err(InvalidReplicaAssignment));
+        cluster.configure("t", "unclean.leader.election.enable", "true");
+        assert_eq!(reassign(&mut cluster, None, true), Ok(()));
+        cluster.start(2);
+        let p = cluster.partition(t, 0);
+        assert_eq!((&*p.replicas, &*p.isr), (&*nodes(&[1]), &*nodes(&[1])));
+    }
+}
+
 /// KIP-860, and what a manual assignment must be.
 #[test]
 fn a_bad_target_is_refused() {
