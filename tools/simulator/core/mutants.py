@@ -2,7 +2,8 @@
 
 Each entry of mutants.toml breaks one rule of the cores on purpose, in a scratch copy of the repo. The simulator is built with it and has
 to find it within the stated number of seeds; unbroken, it has to find nothing in as many. A text that is not there any more, or there more
-than once, is an error: the list follows the code. Names given as arguments choose some of the list. Only the standard library.
+than once, is an error: the list follows the code. Layers or parts of names, given as
+arguments, choose some of the list. Only the standard library.
 """
 
 import os
@@ -70,10 +71,13 @@ def try_one(mutant):
     """Breaks one rule and looks whether it is found; returns (found, what to print)."""
     path = SCRATCH / mutant["file"]
     text = path.read_text() if path.is_file() else ""
-    count = text.count(mutant["find"])
-    if count != 1:
-        return False, f"ERROR: its text is in {mutant['file']} {count} times, not once"
-    path.write_text(text.replace(mutant["find"], mutant["replace"]))
+    broken = text
+    for edit in mutant.get("edits") or [mutant]:
+        count = broken.count(edit["find"])
+        if count != 1:
+            return False, f"ERROR: its text is in {mutant['file']} {count} times, not once: {edit['find']!r}"
+        broken = broken.replace(edit["find"], edit["replace"])
+    path.write_text(broken)
     try:
         problem = build()
         if problem:
@@ -89,7 +93,7 @@ def try_one(mutant):
 def main():
     mutants = tomllib.loads((HERE / "mutants.toml").read_text())["mutant"]
     if chosen := sys.argv[1:]:
-        mutants = [mutant for mutant in mutants if any(name in mutant["name"] for name in chosen)]
+        mutants = [mutant for mutant in mutants if any(name in mutant["name"] or name == mutant["layer"] for name in chosen)]
     began = time.monotonic()
     copy_repo()
     if problem := build():

@@ -24,4 +24,4 @@ pub mod world;
 use run::Layer;
 
 /// Everything that is simulated.
-pub const LAYERS: [Layer; 2] = [quorum::QUORUM, cluster::PARTITIONS];
+pub const LAYERS: [Layer; 3] = [quorum::QUORUM, cluster::PARTITIONS, cluster::CLUSTER];

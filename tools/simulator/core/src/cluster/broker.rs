@@ -223,7 +223,6 @@ impl Broker {
     /// The process is gone, in an orderly way or not; then the power, maybe.
     pub fn ended(&mut self, with_power: bool) {
         self.running.clear();
-        self.clean_epoch = -1;
         if !with_power {
             for stored in self.stored.values_mut() {
                 stored.log.lose_power(&mut self.random);
@@ -411,7 +410,9 @@ impl Broker {
                     running.replica.alter_partition_answered(id, answer, now, effects);
                 })
             }
-            Io::ProduceNow { .. } => unreachable!("no broker produces"),
+            Io::ProduceNow { .. } | Io::MetadataCommitted { .. } => {
+                unreachable!("these are the clients' and the controller's")
+            }
         }
     }
 

@@ -79,9 +79,10 @@ impl Clients {
         }
     }
 
-    /// Whether nothing is under way.
-    pub fn are_idle(&self) -> bool {
-        self.producers.iter().all(|producer| producer.request.is_none())
+    /// Whether nothing is under way, but for partitions that are `lost`.
+    pub fn are_idle(&self, lost: impl Fn(PartitionId) -> bool) -> bool {
+        let mut requests = self.producers.iter().filter_map(|producer| producer.request);
+        requests.all(|request| lost(request.partition))
     }
 
     fn next(&mut self, place: usize, stage: &mut Stage<'_>) {

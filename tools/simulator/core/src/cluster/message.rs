@@ -27,6 +27,8 @@ pub struct PartitionView {
     pub replicas: Arc<[NodeId]>,
     /// Who is in sync.
     pub isr: Arc<[NodeId]>,
+    /// Who holds all that is committed, though it is not in sync (KIP-966).
+    pub eligible: Arc<[NodeId]>,
     /// Whether its leader came from an unclean election, and has not recovered.
     pub recovering: bool,
 }
@@ -260,6 +262,11 @@ pub enum Io {
         partition: PartitionId,
         /// Which.
         id: ChangeId,
+    },
+    /// The metadata log is committed up to here.
+    MetadataCommitted {
+        /// The first offset that may not be.
+        end: Offset,
     },
     /// A producer sends, sends again, or gives up waiting.
     ProduceNow {

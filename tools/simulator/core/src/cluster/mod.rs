@@ -2,12 +2,14 @@
 //! producers and consumers.
 
 pub mod broker;
+mod chief;
 pub mod clients;
 pub mod log;
 pub mod message;
 mod model;
 mod perform;
 mod play;
+mod shipped;
 pub mod truth;
 
-pub use play::PARTITIONS;
+pub use play::{CLUSTER, PARTITIONS};

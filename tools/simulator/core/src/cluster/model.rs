@@ -9,11 +9,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use flowstone_partition::{AlterPartition, AlterPartitionError, Altered, Broker};
-use flowstone_types::{LeaderEpoch, NodeId, PartitionId};
+use flowstone_types::{LeaderEpoch, NodeId, PartitionId, Uuid};
 
 use super::broker::{Cast, Stage};
-use super::message::{Message, PartitionView, View};
+use super::chief::Chief;
+use super::message::{Io, Message, PartitionView, View};
 use super::truth::Name;
+use crate::run::Violation;
 use crate::tell;
 use crate::world::{Machine, Micros, SECOND};
 
@@ -30,8 +32,7 @@ pub struct Model {
     /// Up to which version a broker must have come before it is unfenced.
     registered_at: BTreeMap<NodeId, u64>,
     next_epoch: i64,
-    /// Partitions that changed since somebody looked.
-    pub changed: Vec<PartitionId>,
+    changed: Vec<PartitionId>,
     // Of the process:
     heard: BTreeMap<NodeId, Micros>,
     waiting: BTreeMap<Machine, u64>,
@@ -53,80 +54,8 @@ impl Model {
         }
     }
 
-    /// The metadata as it is.
-    pub const fn view(&self) -> &Arc<View> {
-        &self.view
-    }
-
-    /// The process starts: every broker gets a whole session to be heard in.
-    pub fn start(&mut self, stage: &mut Stage<'_>) {
-        self.waiting.clear();
-        let now = stage.world.monotonic(self.cast.controller);
-        self.heard = self.view.brokers.keys().map(|id| (*id, now)).collect();
-        stage.world.wake_at(self.cast.controller, now + SECOND);
-    }
-
-    /// Creates a partition; whoever is there is in sync.
-    pub fn create(&mut self, id: PartitionId, replicas: &[NodeId], stage: &mut Stage<'_>) {
-        let alive: Vec<_> = replicas.iter().copied().filter(|node| self.is_active(*node)).collect();
-        let Some(leader) = alive.first().copied() else { return };
-        tell!(
-            stage.story,
-            stage.world.now(),
-            "{} is created on {replicas:?}, in sync {alive:?}",
-            Name(id)
-        );
-        let partition = PartitionView {
-            leader: Some(leader),
-            leader_epoch: LeaderEpoch(0),
-            partition_epoch: 0,
-            replicas: replicas.into(),
-            isr: alive.into(),
-            recovering: false,
-        };
-        Arc::make_mut(&mut self.view).partitions.insert(id, partition);
-        self.published(stage);
-    }
-
-    /// Deletes a partition.
-    pub fn delete(&mut self, id: PartitionId, stage: &mut Stage<'_>) {
-        tell!(stage.story, stage.world.now(), "{} is deleted", Name(id));
-        Arc::make_mut(&mut self.view).partitions.remove(&id);
-        self.published(stage);
-    }
-
     fn is_active(&self, node: NodeId) -> bool {
         self.view.brokers.get(&node).is_some_and(|broker| !broker.fenced && !broker.shutting_down)
-    }
-
-    /// A message arrives.
-    pub fn message(&mut self, from: Machine, message: Message, stage: &mut Stage<'_>) {
-        let Some(node) = self.cast.broker(from) else { return };
-        match message {
-            Message::Register { incarnation, .. } => self.register(node, from, incarnation, stage),
-            Message::Heartbeat { epoch, version, stopping } => {
-                self.heartbeat(node, epoch, version, stopping, stage);
-            }
-            Message::FetchView { version } => {
-                if version < self.version {
-                    self.tell_view(from, stage);
-                } else {
-                    self.waiting.insert(from, version);
-                }
-            }
-            Message::Alter { partition, broker_epoch, change } => {
-                let result = self.alter(node, partition, broker_epoch, &change, stage);
-                tell!(
-                    stage.story,
-                    stage.world.now(),
-                    "controller answers broker {node} on {}: {result:?}",
-                    Name(partition)
-                );
-                let answer = Message::Altered { partition, id: change.id, result };
-                stage.world.send(self.cast.controller, from, answer);
-            }
-            _ => unreachable!("no broker says that to a controller"),
-        }
     }
 
     fn register(&mut self, node: NodeId, from: Machine, incarnation: u64, stage: &mut Stage<'_>) {
@@ -292,8 +221,76 @@ impl Model {
         Ok(altered)
     }
 
+    fn published(&mut self, stage: &mut Stage<'_>) {
+        self.version += 1;
+        for (machine, _) in std::mem::take(&mut self.waiting) {
+            self.tell_view(machine, stage);
+        }
+    }
+
+    fn tell_view(&self, to: Machine, stage: &mut Stage<'_>) {
+        let message = Message::View { version: self.version, view: Arc::clone(&self.view) };
+        stage.world.send(self.cast.controller, to, message);
+    }
+}
+
+impl Chief for Model {
+    fn view(&self) -> &Arc<View> {
+        &self.view
+    }
+
+    fn take_changed(&mut self) -> Vec<PartitionId> {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// The process starts: every broker gets a whole session to be heard in.
+    fn start(&mut self, stage: &mut Stage<'_>) -> Result<(), Violation> {
+        self.waiting.clear();
+        let now = stage.world.monotonic(self.cast.controller);
+        self.heard = self.view.brokers.keys().map(|id| (*id, now)).collect();
+        stage.world.wake_at(self.cast.controller, now + SECOND);
+        Ok(())
+    }
+
+    fn ended(&mut self) {}
+
+    fn message(
+        &mut self,
+        from: Machine,
+        message: Message,
+        stage: &mut Stage<'_>,
+    ) -> Result<(), Violation> {
+        let Some(node) = self.cast.broker(from) else { return Ok(()) };
+        match message {
+            Message::Register { incarnation, .. } => self.register(node, from, incarnation, stage),
+            Message::Heartbeat { epoch, version, stopping } => {
+                self.heartbeat(node, epoch, version, stopping, stage);
+            }
+            Message::FetchView { version } => {
+                if version < self.version {
+                    self.tell_view(from, stage);
+                } else {
+                    self.waiting.insert(from, version);
+                }
+            }
+            Message::Alter { partition, broker_epoch, change } => {
+                let result = self.alter(node, partition, broker_epoch, &change, stage);
+                tell!(
+                    stage.story,
+                    stage.world.now(),
+                    "controller answers broker {node} on {}: {result:?}",
+                    Name(partition)
+                );
+                let answer = Message::Altered { partition, id: change.id, result };
+                stage.world.send(self.cast.controller, from, answer);
+            }
+            _ => unreachable!("no broker says that to a controller"),
+        }
+        Ok(())
+    }
+
     /// What is due by the clock: brokers that were silent for too long.
-    pub fn wake(&mut self, stage: &mut Stage<'_>) {
+    fn wake(&mut self, stage: &mut Stage<'_>) -> Result<(), Violation> {
         let now = stage.world.monotonic(self.cast.controller);
         let silent: Vec<_> = self
             .heard
@@ -315,17 +312,56 @@ impl Model {
             }
         }
         stage.world.wake_at(self.cast.controller, now + SECOND / 2);
+        Ok(())
     }
 
-    fn published(&mut self, stage: &mut Stage<'_>) {
-        self.version += 1;
-        for (machine, _) in std::mem::take(&mut self.waiting) {
-            self.tell_view(machine, stage);
-        }
+    fn done(&mut self, _: Io, _: &mut Stage<'_>) -> Result<(), Violation> {
+        unreachable!("its disk takes no time")
     }
 
-    fn tell_view(&self, to: Machine, stage: &mut Stage<'_>) {
-        let message = Message::View { version: self.version, view: Arc::clone(&self.view) };
-        stage.world.send(self.cast.controller, to, message);
+    /// Whoever is there is in sync.
+    fn create(
+        &mut self,
+        topic: u64,
+        replicas: &[NodeId],
+        stage: &mut Stage<'_>,
+    ) -> Result<(), Violation> {
+        let id = PartitionId { topic: Uuid(u128::from(topic)), index: 0 };
+        let alive: Vec<_> = replicas.iter().copied().filter(|node| self.is_active(*node)).collect();
+        let Some(leader) = alive.first().copied() else { return Ok(()) };
+        tell!(
+            stage.story,
+            stage.world.now(),
+            "{} is created on {replicas:?}, in sync {alive:?}",
+            Name(id)
+        );
+        let partition = PartitionView {
+            leader: Some(leader),
+            leader_epoch: LeaderEpoch(0),
+            partition_epoch: 0,
+            replicas: replicas.into(),
+            isr: alive.into(),
+            eligible: Arc::default(),
+            recovering: false,
+        };
+        Arc::make_mut(&mut self.view).partitions.insert(id, partition);
+        self.published(stage);
+        Ok(())
+    }
+
+    fn delete(&mut self, id: PartitionId, stage: &mut Stage<'_>) -> Result<(), Violation> {
+        tell!(stage.story, stage.world.now(), "{} is deleted", Name(id));
+        Arc::make_mut(&mut self.view).partitions.remove(&id);
+        self.published(stage);
+        Ok(())
+    }
+
+    fn reassign(
+        &mut self,
+        _: PartitionId,
+        _: Option<Vec<NodeId>>,
+        _: &mut Stage<'_>,
+    ) -> Result<(), Violation> {
+        Ok(()) // It knows nothing of that.
     }
 }

@@ -1,14 +1,17 @@
 //! The layer `partition`: brokers with the shipped replicas under a simple controller.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use flowstone_partition::Rules;
-use flowstone_types::{NodeId, Offset, PartitionId, Uuid};
+use flowstone_types::{NodeId, Offset, PartitionId};
 
 use super::broker::{Broker, Cast, Stage};
+use super::chief::Chief;
 use super::clients::Clients;
-use super::message::{Io, Message};
+use super::message::{Io, Message, PartitionView, View};
 use super::model::Model;
+use super::shipped::Shipped;
 use super::truth::{Name, Truth};
 use crate::broken;
 use crate::network::{Network, Weather};
@@ -23,8 +26,28 @@ use crate::world::{Clock, Happening, MILLI, Machine, Micros, SECOND, World};
 pub const PARTITIONS: Layer = Layer {
     name: "partition",
     about: "leaders and followers of partitions, ISR, high watermarks, truncation, under a simple controller",
-    play,
+    play: |asked, progress, story| {
+        let chief = |cast, _: &Setup| Box::new(Model::new(cast)) as Box<dyn Chief>;
+        play(asked, progress, story, &chief)
+    },
 };
+
+/// The same under the shipped controller: eligible leader replicas, reassignments, preferred leaders.
+pub const CLUSTER: Layer = Layer {
+    name: "cluster",
+    about: "the shipped controller: sessions, elections, eligible leader replicas, reassignments, its brokers",
+    play: |asked, progress, story| {
+        let seed = asked.seed;
+        let chief = |cast, setup: &Setup| {
+            let Setup { rules, climate, .. } = setup;
+            Box::new(Shipped::new(cast, *rules, climate.flush, seed)) as Box<dyn Chief>
+        };
+        play(asked, progress, story, &chief)
+    },
+};
+
+/// Makes the controller of a run.
+type MakeChief<'a> = &'a dyn Fn(Cast, &Setup) -> Box<dyn Chief>;
 
 /// After the faults end everything has settled within this time, whatever happened.
 const SETTLES_WITHIN: Micros = 90 * SECOND;
@@ -76,6 +99,7 @@ enum Deed {
     StopInOrder(NodeId),
     Create { topic: u64 },
     Delete { place: u64 },
+    Reassign { place: u64, first: u64, off: bool },
     DeleteRecords { place: u64, part_per_mille: u64 },
 }
 
@@ -87,7 +111,9 @@ struct Play<'a> {
     world: World<Message, Io>,
     story: &'a mut Story,
     truth: Truth,
-    model: Model,
+    chief: Box<dyn Chief>,
+    /// The metadata when the clients last looked.
+    seen: Arc<View>,
     brokers: Vec<Broker>,
     clients: Clients,
     partitions: Vec<PartitionId>,
@@ -97,7 +123,12 @@ struct Play<'a> {
     mended: bool,
 }
 
-fn play(asked: &Asked, progress: &mut Progress, story: &mut Story) -> Result<(), Violation> {
+fn play(
+    asked: &Asked,
+    progress: &mut Progress,
+    story: &mut Story,
+    chief: MakeChief<'_>,
+) -> Result<(), Violation> {
     let setup = Setup::draw(asked);
     let cast =
         Cast { controller: 0, first_broker: 1, brokers: setup.brokers, clients: setup.brokers + 1 };
@@ -115,7 +146,8 @@ fn play(asked: &Asked, progress: &mut Progress, story: &mut Story) -> Result<(),
     let brokers = (0..setup.brokers).map(broker).collect();
     let clients = Clients::new(cast, setup.producers, setup.pause, asked.seed);
     let mut play = Play {
-        model: Model::new(cast),
+        chief: chief(cast, &setup),
+        seen: Arc::default(),
         setup,
         cast,
         seed: asked.seed,
@@ -148,7 +180,7 @@ impl Play<'_> {
 
     fn run(&mut self, progress: &mut Progress) -> Result<(), Violation> {
         for machine in 0..=self.cast.clients {
-            self.start(machine);
+            self.start(machine)?;
         }
         self.world.plan(SECOND, 0);
         while self.world.events() < self.asked.events {
@@ -180,7 +212,7 @@ impl Play<'_> {
         self.truth.histories()
     }
 
-    fn start(&mut self, machine: Machine) {
+    fn start(&mut self, machine: Machine) -> Result<(), Violation> {
         self.world.mark_started(machine);
         let Self { world, story, truth, .. } = self;
         let stage = &mut Stage { world, story, truth };
@@ -189,10 +221,11 @@ impl Play<'_> {
             self.brokers[node.0 as usize].start(stage);
         } else if machine == self.cast.controller {
             tell!(stage.story, stage.world.now(), "the controller starts");
-            self.model.start(stage);
+            self.chief.start(stage)?;
         } else {
             self.clients.start(stage);
         }
+        Ok(())
     }
 
     /// Lets the next thing happen, and checks what must hold.
@@ -201,11 +234,11 @@ impl Play<'_> {
         let Self { world, story, truth, .. } = self;
         let stage = &mut Stage { world, story, truth };
         match happening {
-            Happening::Start { machine } => self.start(machine),
-            Happening::Planned(number) => self.planned(number),
+            Happening::Start { machine } => self.start(machine)?,
+            Happening::Planned(number) => self.planned(number)?,
             Happening::Wake { machine } => match self.cast.broker(machine) {
                 Some(node) => self.brokers[node.0 as usize].wake(stage)?,
-                None if machine == self.cast.controller => self.model.wake(stage),
+                None if machine == self.cast.controller => self.chief.wake(stage)?,
                 None => {}
             },
             Happening::Message { from, to, message } => match self.cast.broker(to) {
@@ -221,7 +254,7 @@ impl Play<'_> {
                         stage.world.stop(to, SECOND);
                     }
                 }
-                None if to == self.cast.controller => self.model.message(from, message, stage),
+                None if to == self.cast.controller => self.chief.message(from, message, stage)?,
                 None => self.clients.message(&message, stage),
             },
             Happening::Done { machine, what } => match (self.cast.broker(machine), what) {
@@ -229,7 +262,7 @@ impl Play<'_> {
                     self.clients.produce(producer, attempt, stage);
                 }
                 (Some(node), what) => self.brokers[node.0 as usize].done(what, stage)?,
-                (None, _) => unreachable!("only brokers have disks here"),
+                (None, what) => self.chief.done(what, stage)?,
             },
         }
         self.check()
@@ -238,19 +271,37 @@ impl Play<'_> {
     /// What must hold between those who took part.
     fn check(&mut self) -> Result<(), Violation> {
         let mut touched = std::mem::take(&mut self.truth.touched);
-        touched.append(&mut self.model.changed);
+        touched.append(&mut self.chief.take_changed());
+        self.follow_topics();
         for id in touched.drain(..) {
             let log_of = |node: NodeId| self.brokers[node.0 as usize].log(id);
-            self.truth.in_sync(self.model.view(), id, log_of)?;
+            self.truth.in_sync(self.chief.view(), id, log_of)?;
         }
         self.truth.touched = touched;
         Ok(())
     }
 
-    /// The plan's entry of this number is due, and the next one is announced.
-    fn planned(&mut self, number: u32) {
-        if self.mended {
+    /// Clients learn of topics that came and went.
+    fn follow_topics(&mut self) {
+        if Arc::ptr_eq(&self.seen, self.chief.view()) {
             return;
+        }
+        let before = std::mem::replace(&mut self.seen, Arc::clone(self.chief.view()));
+        let Self { world, story, truth, .. } = self;
+        let stage = &mut Stage { world, story, truth };
+        for id in before.partitions.keys().filter(|id| !self.seen.partitions.contains_key(id)) {
+            self.clients.deleted(*id, stage);
+        }
+        for id in self.seen.partitions.keys().filter(|id| !before.partitions.contains_key(id)) {
+            self.clients.created(*id);
+        }
+        self.partitions = self.seen.partitions.keys().copied().collect();
+    }
+
+    /// The plan's entry of this number is due, and the next one is announced.
+    fn planned(&mut self, number: u32) -> Result<(), Violation> {
+        if self.mended {
+            return Ok(());
         }
         let mut random = Random::new(self.seed, (4 << 32) + u64::from(number));
         self.planned = number + 1;
@@ -258,7 +309,7 @@ impl Play<'_> {
         self.world.plan(now + self.setup.climate.gap(&mut random), number + 1);
         let deed = self.deed(number, &mut random);
         if !self.asked.keep.keeps(number) {
-            return;
+            return Ok(());
         }
         self.faults += 1;
         match deed {
@@ -269,33 +320,46 @@ impl Play<'_> {
                     self.brokers[node.0 as usize].stop_in_order(&mut Stage { world, story, truth });
                 }
             }
-            Deed::Create { topic } => self.create(topic, &mut random),
+            Deed::Create { topic } => self.create(topic, &mut random)?,
             Deed::Delete { place } => {
-                if self.partitions.len() > 1 {
-                    let id = self.partitions.remove(place as usize % self.partitions.len());
-                    let Self { world, story, truth, .. } = self;
-                    let stage = &mut Stage { world, story, truth };
-                    self.model.delete(id, stage);
-                    self.clients.deleted(id, stage);
+                if let Some(id) = self.some_partition(place).filter(|_| self.partitions.len() > 1) {
+                    let Self { world, story, truth, chief, .. } = self;
+                    chief.delete(id, &mut Stage { world, story, truth })?;
+                }
+            }
+            Deed::Reassign { place, first, off } => {
+                if let Some(id) = self.some_partition(place) {
+                    let replicas = self.some_replicas(first);
+                    let Self { world, story, truth, chief, .. } = self;
+                    let target = (!off).then_some(replicas);
+                    chief.reassign(id, target, &mut Stage { world, story, truth })?;
                 }
             }
             Deed::DeleteRecords { place, part_per_mille } => {
-                let Some(id) = self.partitions.get(place as usize % self.partitions.len().max(1))
-                else {
-                    return;
-                };
-                let truth = self.truth.partition(*id);
+                let Some(id) = self.some_partition(place) else { return Ok(()) };
+                let truth = self.truth.partition(id);
                 truth.has_deletions = true;
                 let end = truth.high_watermark().0;
                 let before = Offset(end * part_per_mille as i64 / 1000);
-                tell!(self.story, now, "a client deletes records of {} before {before}", Name(*id));
+                tell!(self.story, now, "a client deletes records of {} before {before}", Name(id));
                 for node in 0..self.setup.brokers {
                     let to = self.cast.machine(NodeId(node.into()));
-                    let message = Message::DeleteRecords { partition: *id, before };
+                    let message = Message::DeleteRecords { partition: id, before };
                     self.world.send(self.cast.clients, to, message);
                 }
             }
         }
+        Ok(())
+    }
+
+    fn some_partition(&self, place: u64) -> Option<PartitionId> {
+        self.partitions.get(place as usize % self.partitions.len().max(1)).copied()
+    }
+
+    fn some_replicas(&self, first: u64) -> Vec<NodeId> {
+        let brokers = u64::from(self.setup.brokers);
+        let replicas = 0..self.setup.replicas as u64;
+        replicas.map(|n| NodeId(((first + n) % brokers) as i32)).collect()
     }
 
     fn deed(&self, number: u32, random: &mut Random) -> Deed {
@@ -309,7 +373,12 @@ impl Play<'_> {
                 place: random.bits() >> 32,
                 part_per_mille: random.below(1001),
             },
-            10..16 => Deed::StopInOrder(NodeId(random.below(u64::from(self.setup.brokers)) as i32)),
+            10..14 => Deed::Reassign {
+                place: random.bits() >> 32,
+                first: random.bits() >> 32,
+                off: random.chance(250),
+            },
+            14..20 => Deed::StopInOrder(NodeId(random.below(u64::from(self.setup.brokers)) as i32)),
             _ => {
                 // Everybody but the clients.
                 Deed::Fault(self.setup.climate.fault(u64::from(self.setup.brokers) + 1, random))
@@ -317,22 +386,13 @@ impl Play<'_> {
         }
     }
 
-    fn create(&mut self, topic: u64, random: &mut Random) {
+    fn create(&mut self, topic: u64, random: &mut Random) -> Result<(), Violation> {
         if self.partitions.len() >= PARTITIONS_MAX {
-            return;
+            return Ok(());
         }
-        let id = PartitionId { topic: Uuid(u128::from(topic)), index: 0 };
-        let brokers = u64::from(self.setup.brokers);
-        let first = random.below(brokers);
-        let replicas: Vec<_> = (0..self.setup.replicas as u64)
-            .map(|n| NodeId(((first + n) % brokers) as i32))
-            .collect();
-        let Self { world, story, truth, .. } = self;
-        self.model.create(id, &replicas, &mut Stage { world, story, truth });
-        if self.model.view().partitions.contains_key(&id) {
-            self.partitions.push(id);
-            self.clients.created(id);
-        }
+        let replicas = self.some_replicas(random.bits() >> 32);
+        let Self { world, story, truth, chief, .. } = self;
+        chief.create(topic, &replicas, &mut Stage { world, story, truth })
     }
 
     fn fault(&mut self, fault: Fault) {
@@ -377,14 +437,22 @@ impl Play<'_> {
         {
             self.brokers[node.0 as usize].ended(with_power);
         }
+        if machine == self.cast.controller && ran {
+            self.chief.ended();
+        }
     }
 
     /// What is not as it should be once nothing goes wrong any more.
     fn unsettled(&self) -> Option<String> {
-        if !self.clients.are_idle() {
+        // Where every replica stopped without order, only an operator may say who is to lead (KIP-966).
+        let lost = |partition: &PartitionView| {
+            partition.leader.is_none() && partition.isr.is_empty() && partition.eligible.is_empty()
+        };
+        let partitions = &self.chief.view().partitions;
+        if !self.clients.are_idle(|id| partitions.get(&id).is_none_or(lost)) {
             return Some("a producer has no answer".to_owned());
         }
-        for (id, partition) in &self.model.view().partitions {
+        for (id, partition) in partitions.iter().filter(|(_, partition)| !lost(partition)) {
             let name = Name(*id);
             let Some(leader) = partition.leader else {
                 return Some(format!("{name} has no leader"));

@@ -187,7 +187,7 @@ impl Truth {
         };
         // The last one is enough: what lies before it is compared where a watermark passes it.
         let Some(last) = truth.committed.last() else { return Ok(()) };
-        for node in partition.isr.iter() {
+        for node in partition.isr.iter().chain(partition.eligible.iter()) {
             let log = log_of(*node);
             let holds = log.is_some_and(|log| {
                 log.ends().durable >= truth.high_watermark
@@ -196,7 +196,7 @@ impl Truth {
             if !holds {
                 broken!(
                     "the ISR has only caught-up members",
-                    "{node} is in the ISR of {}, and has {:?}; committed is up to {}, with {last:?}",
+                    "{node} is in the ISR (or eligible) of {}, and has {:?}; committed is up to {}, with {last:?}",
                     Name(id),
                     log.map(PartitionLog::ends),
                     truth.high_watermark

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use flowstone_batch::{BatchHeader, batches};
-use flowstone_raft::control::read_control_batch;
+use flowstone_raft::control::{ControlRecord, read_control_batch};
 use flowstone_raft::snapshot::{SnapshotError, read_snapshot};
 use flowstone_raft::{
     EpochStart, Quorum, QuorumHistory, QuorumState, SnapshotFile, SnapshotId, Stored,
@@ -51,6 +51,13 @@ impl LogBatch {
             });
         }
         parsed
+    }
+
+    /// Whether a control batch does nothing but change the voters: the first batch of an epoch, which may
+    /// repeat them, does more.
+    pub fn changes_voters(&self) -> bool {
+        let records = read_control_batch(&self.bytes).expect("raft wrote it");
+        matches!(records[..], [ControlRecord::KraftVoters(_)])
     }
 
     /// What the image comes to with this batch, if it came to `image` before.

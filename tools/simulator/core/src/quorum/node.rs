@@ -17,7 +17,7 @@ use flowstone_raft::{
 };
 use flowstone_types::{Instant, LeaderEpoch, NodeId, Offset, Timestamp, Uuid};
 
-use super::disk::{RaftDisk, Snapshot, read};
+use super::disk::{LogBatch, RaftDisk, Snapshot, read};
 use super::truth::Truth;
 use crate::broken;
 use crate::disk::Flush;
@@ -25,13 +25,16 @@ use crate::random::Random;
 use crate::run::Violation;
 use crate::story::Story;
 use crate::tell;
-use crate::world::{MILLI, Machine, Micros, World};
+use crate::world::{MILLI, Machine, Micros, SECOND, World};
 
 /// The listener of the quorum.
 pub const LISTENER: &str = "CONTROLLER";
 /// The port of machine 0; the others follow.
 const FIRST_PORT: u16 = 9000;
 
+/// Twice the 3 s of check-quorum (a majority gathers over one period, and is missed over the next), by a slow
+/// clock.
+const LEADS_UNHEARD_MAX: Micros = 7 * SECOND;
 /// Pieces are small here, so that a snapshot has several.
 const PIECE_BYTES_MAX: u32 = 100;
 
@@ -153,6 +156,12 @@ pub struct Node {
     image: u64,
     high_watermark: Offset,
     effects: Vec<Effect>,
+    /// When a Fetch of each other machine last came, while this one leads.
+    heard: BTreeMap<Machine, Micros>,
+    /// Since when this node knows that it leads, and which epoch.
+    leads_since: (Micros, LeaderEpoch),
+    /// How many voted then: with a change of voters the time begins anew.
+    voters: usize,
     /// For the checks.
     pub news: Vec<News>,
 }
@@ -213,6 +222,9 @@ impl Node {
             image: 0,
             high_watermark: Offset::ZERO,
             effects: Vec::new(),
+            heard: BTreeMap::new(),
+            leads_since: (0, LeaderEpoch::NONE),
+            voters: 0,
             news: Vec::new(),
         }
     }
@@ -274,6 +286,21 @@ impl Node {
         let before = raft.epoch();
         let mut effects = std::mem::take(&mut self.effects);
         raft.handle(now, input, &mut effects);
+        if self.voters != raft.quorum().len() {
+            self.voters = raft.quorum().len();
+            self.leads_since.0 = stage.world.now();
+        }
+        if let Some(silent) = silent_majority(raft, self.machine, &self.heard)
+            && self.leads_since.1 == raft.epoch()
+            && stage.world.now() > silent.max(self.leads_since.0).saturating_add(LEADS_UNHEARD_MAX)
+        {
+            broken!(
+                "a leader resigns without fetches of a majority",
+                "{} still leads epoch {}",
+                self.machine,
+                raft.epoch()
+            );
+        }
         if raft.epoch() < before {
             broken!(
                 "epochs never go back",
@@ -307,6 +334,9 @@ impl Node {
                     }
                     _ => None,
                 };
+                if matches!(request, Request::Fetch(_) | Request::FetchSnapshot(_)) {
+                    self.heard.insert(from, stage.world.now());
+                }
                 let token = Token(self.next_token);
                 self.next_token += 1;
                 self.asked.insert(token.0, Asked { from, life, id, vote });
@@ -439,6 +469,7 @@ impl Node {
                 stage.world.done_after(self.machine, takes, Io::StateSaved);
             }
             Effect::Append { batches, end } => {
+                self.one_change_at_a_time(&batches)?;
                 self.disk.append(&batches);
                 assert_eq!(self.disk.end(), end, "raft says where the log ends");
                 self.flush(stage);
@@ -504,6 +535,7 @@ impl Node {
                             "{leader} leads epoch {epoch}, its log ends at {}",
                             self.disk.end()
                         );
+                        self.leads_since = (stage.world.now(), epoch);
                         stage.truth.leader_has_all(leader, epoch, &self.disk)?;
                     }
                 }
@@ -521,6 +553,28 @@ impl Node {
                 "an epoch is on the disk before it is spoken of",
                 "{} speaks of epoch {epoch}, its quorum-state holds {saved}",
                 self.machine
+            );
+        }
+        Ok(())
+    }
+
+    /// A leader writes new voters only once those before are committed (KIP-853).
+    fn one_change_at_a_time(&self, batches: &Bytes) -> Result<(), Violation> {
+        let Some(raft) = self.raft.as_ref().filter(|raft| raft.leading().is_some()) else {
+            return Ok(());
+        };
+        let changes = |batch: &LogBatch| batch.is_control && batch.changes_voters();
+        if !LogBatch::parse(batches).iter().any(changes) {
+            return Ok(());
+        }
+        let committed = raft.high_watermark().unwrap_or(Offset::ZERO);
+        let pending = self.disk.batches().iter().rev().take_while(|batch| batch.base >= committed);
+        if let Some(before) = pending.into_iter().find(|batch| changes(batch)) {
+            broken!(
+                "one change of voters at a time (KIP-853)",
+                "{} changes the voters while those of offset {} are not committed",
+                self.machine,
+                before.base
             );
         }
         Ok(())
@@ -645,6 +699,21 @@ impl Node {
         }
         Ok(())
     }
+}
+
+/// Since when no majority has fetched from this leader; `None` where it does not lead, or needs nobody.
+fn silent_majority(raft: &Raft, me: Machine, heard: &BTreeMap<Machine, Micros>) -> Option<Micros> {
+    raft.leading()?;
+    let quorum = raft.quorum();
+    let mut times: Vec<_> = quorum
+        .keys()
+        .map(|key| key.id.0 as Machine)
+        .map(
+            |voter| if voter == me { Micros::MAX } else { heard.get(&voter).copied().unwrap_or(0) },
+        )
+        .collect();
+    times.sort_unstable_by(|a, b| b.cmp(a));
+    times.get(quorum.majority() - 1).copied()
 }
 
 /// The epoch that a request speaks of, where that is the sender's own.

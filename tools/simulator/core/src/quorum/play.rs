@@ -269,6 +269,15 @@ impl Play<'_> {
         for News::Committed(end) in std::mem::take(&mut node.news) {
             let Some(quorum) = &quorum else { continue };
             let Some(batch) = self.truth.batch(end) else { continue };
+            let epoch =
+                self.nodes[usize::from(machine)].raft.as_ref().map(flowstone_raft::Raft::epoch);
+            if Some(batch.epoch) != epoch {
+                broken!(
+                    "a leader commits older epochs only with its own (Raft, 5.4.2)",
+                    "{machine}, leader of {epoch:?}, commits up to {end}, a batch of {}",
+                    batch.epoch
+                );
+            }
             let holds = |id: NodeId| self.nodes[id.0 as usize].disk.holds_durably(end, batch.crc);
             let holders = quorum.keys().filter(|key| holds(key.id)).count();
             if holders < quorum.majority() {
