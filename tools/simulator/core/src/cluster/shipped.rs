@@ -69,6 +69,8 @@ pub struct Shipped {
     view: Arc<View>,
     changed: Vec<PartitionId>,
     factors: BTreeMap<Uuid, usize>,
+    /// The epoch in which each broker says that it stopped in an orderly way, when it registered last.
+    stopped_in: BTreeMap<NodeId, i64>,
 }
 
 /// The configuration that topics are checked by: the defaults.
@@ -95,6 +97,7 @@ impl Shipped {
             view: Arc::default(),
             changed: Vec::new(),
             factors: BTreeMap::new(),
+            stopped_in: BTreeMap::new(),
         }
     }
 
@@ -249,9 +252,32 @@ impl Shipped {
                 view.partitions.insert(id, view_of(partition));
             }
         }
+        self.unclean_stops_count(&view)?;
         self.view = Arc::new(view);
         for (machine, _) in std::mem::take(&mut self.waiting) {
             self.tell_view(machine, stage);
+        }
+        Ok(())
+    }
+
+    /// Who comes back without having stopped in an orderly way may have lost anything: it is neither in sync
+    /// nor eligible (KIP-966).
+    fn unclean_stops_count(&self, view: &View) -> Result<(), Violation> {
+        for (node, broker) in &view.brokers {
+            let Some(before) = self.view.brokers.get(node) else { continue };
+            if before.epoch == broker.epoch || self.stopped_in.get(node) == Some(&before.epoch) {
+                continue;
+            }
+            let counts = |partition: &PartitionView| {
+                partition.isr.contains(node) || partition.eligible.contains(node)
+            };
+            if let Some((id, partition)) = view.partitions.iter().find(|(_, p)| counts(p)) {
+                broken!(
+                    "who stopped without order is neither in sync nor eligible (KIP-966)",
+                    "broker {node} of {}, which has {partition:?}",
+                    Name(*id)
+                );
+            }
         }
         Ok(())
     }
@@ -392,19 +418,22 @@ impl Chief for Shipped {
     ) -> Result<(), Violation> {
         let Some(node) = self.cast.broker(from) else { return Ok(()) };
         match message {
-            Message::Register { incarnation, previous_epoch } => self.decide(stage, |active| {
-                let registration = BrokerRegistration {
-                    id: node,
-                    incarnation: Uuid(u128::from(incarnation)),
-                    end_points: Vec::new(),
-                    features: features::supported(),
-                    rack: None,
-                    log_dirs: vec![Uuid(1000 + node.0 as u128)],
-                };
-                let previous = (previous_epoch >= 0).then_some(previous_epoch);
-                Decision::of(active.register(registration, previous))
-                    .map(|result| Answer::Registered { to: from, incarnation, result })
-            }),
+            Message::Register { incarnation, previous_epoch } => {
+                self.stopped_in.insert(node, previous_epoch);
+                self.decide(stage, |active| {
+                    let registration = BrokerRegistration {
+                        id: node,
+                        incarnation: Uuid(u128::from(incarnation)),
+                        end_points: Vec::new(),
+                        features: features::supported(),
+                        rack: None,
+                        log_dirs: vec![Uuid(1000 + node.0 as u128)],
+                    };
+                    let previous = (previous_epoch >= 0).then_some(previous_epoch);
+                    Decision::of(active.register(registration, previous))
+                        .map(|result| Answer::Registered { to: from, incarnation, result })
+                });
+            }
             Message::Heartbeat { epoch, version, stopping } => self.decide(stage, |active| {
                 let heartbeat = Heartbeat {
                     id: node,
