@@ -5,7 +5,7 @@
 //! thousands of times faster, and checks what must hold after every step. It is a package of its own so
 //! that it builds in seconds and joins no features with the daemon.
 //!
-//! A [`Layer`](run::Layer) says what is simulated and which rules hold; [`world`], [`network`] and [`disk`]
+//! A [`Layer`] says what is simulated and which rules hold; [`world`], [`network`] and [`disk`]
 //! are what it lives in; [`plan`] is what goes wrong, as data; [`seeds`] runs many, [`shrink`] makes what
 //! fails small, and [`story`] tells it.
 

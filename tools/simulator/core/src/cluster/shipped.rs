@@ -343,9 +343,10 @@ fn check_partition(
     {
         broken!(RULE, "{name}: {} replicas, not {factor}: {partition:?}", replicas.len());
     }
-    let fenced = view.brokers.get(leader).is_some_and(|broker| broker.fenced);
-    if fenced {
-        broken!(RULE, "{name}: its leader is fenced: {partition:?}");
+    // Eligible leader replicas are on: an ISR may be empty, so it keeps nobody for want of another.
+    let is_fenced = |node: &NodeId| view.brokers.get(node).is_some_and(|broker| broker.fenced);
+    if isr.iter().any(is_fenced) {
+        broken!(RULE, "{name}: one that is fenced is in sync (KIP-841): {partition:?}");
     }
     Ok(())
 }

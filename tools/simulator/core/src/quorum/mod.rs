@@ -2,6 +2,7 @@
 
 pub mod disk;
 pub mod node;
+mod perform;
 mod play;
 pub mod truth;
 
