@@ -239,6 +239,11 @@ impl Broker {
         self.beat(stage);
     }
 
+    /// Whether it asks to be let go.
+    pub const fn is_stopping(&self) -> bool {
+        self.stopping
+    }
+
     pub(super) fn now(&self, stage: &Stage<'_>) -> Instant {
         Instant(stage.world.monotonic(self.machine) * 1000)
     }

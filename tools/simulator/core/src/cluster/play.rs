@@ -191,8 +191,12 @@ impl Play<'_> {
         self.mended = true;
         self.world.mend();
         self.clients.writing = false;
-        for broker in &mut self.brokers {
+        for (machine, broker) in (self.cast.first_broker..).zip(&mut self.brokers) {
             broker.slow_until = 0;
+            // Who is alone in an ISR may never be let go: an operator ends it, as Apache's broker does itself.
+            if broker.is_stopping() && self.world.stop(machine, SECOND) {
+                broker.ended(true);
+            }
         }
         let (until, events) =
             (self.world.now() + SETTLES_WITHIN, self.world.events() + SETTLES_WITHIN_EVENTS);

@@ -31,8 +31,10 @@ pub const LISTENER: &str = "CONTROLLER";
 pub(super) const FIRST_PORT: u16 = 9000;
 
 /// Twice the 3 s of check-quorum (a majority gathers over one period, and is missed over the next), by a slow
-/// clock.
-const LEADS_UNHEARD_MAX: Micros = 7 * SECOND;
+/// clock, and [`STOOD_STILL`] between the two.
+const LEADS_UNHEARD_MAX: Micros = 11 * SECOND;
+/// Who did nothing for so long stood still: what it gathered before counts when it goes on.
+const STOOD_STILL: Micros = 4 * SECOND;
 /// Pieces are small here, so that a snapshot has several.
 pub(super) const PIECE_BYTES_MAX: u32 = 100;
 
@@ -158,6 +160,8 @@ pub struct Node {
     pub(super) heard: BTreeMap<Machine, Micros>,
     /// Since when this node knows that it leads, and which epoch.
     pub(super) leads_since: (Micros, LeaderEpoch),
+    /// When it last did something.
+    pub(super) acted_at: Micros,
     /// How many voted then: with a change of voters the time begins anew.
     pub(super) voters: usize,
     /// For the checks.
@@ -222,6 +226,7 @@ impl Node {
             effects: Vec::new(),
             heard: BTreeMap::new(),
             leads_since: (0, LeaderEpoch::NONE),
+            acted_at: 0,
             voters: 0,
             news: Vec::new(),
         }
@@ -284,7 +289,9 @@ impl Node {
         let before = raft.epoch();
         let mut effects = std::mem::take(&mut self.effects);
         raft.handle(now, input, &mut effects);
-        if self.voters != raft.quorum().len() {
+        let stood_still = self.acted_at + STOOD_STILL < stage.world.now();
+        self.acted_at = stage.world.now();
+        if self.voters != raft.quorum().len() || stood_still {
             self.voters = raft.quorum().len();
             self.leads_since.0 = stage.world.now();
         }
