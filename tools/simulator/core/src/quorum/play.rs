@@ -321,7 +321,7 @@ impl Play<'_> {
                 }));
             }
             // Of two voters, the one that leads may be needed once more after its removal (Raft thesis, 4.2.2).
-            Deed::Remove(_) if self.voters() == 2 => {}
+            Deed::Remove(_) if self.may_be_two_voters() => {}
             Deed::Remove(machine) => {
                 tell!(self.story, now, "somebody asks that {machine} vote no more");
                 self.ask(&Request::RemoveRaftVoter(RemoveRaftVoterRequest {
@@ -347,10 +347,11 @@ impl Play<'_> {
         }
     }
 
-    /// How many vote, as far as anybody knows.
-    fn voters(&self) -> usize {
-        let known = self.nodes.iter().filter_map(|node| Some(node.raft.as_ref()?.quorum().len()));
-        known.min().unwrap_or(0)
+    /// Whether two vote, as far as anybody knows.
+    fn may_be_two_voters(&self) -> bool {
+        let mut known =
+            self.nodes.iter().filter_map(|node| Some(node.raft.as_ref()?.quorum().len()));
+        known.any(|voters| voters == 2)
     }
 
     /// Asks every node: the leader will do it.
