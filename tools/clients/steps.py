@@ -154,7 +154,7 @@ def test(run):
     if run.step("Simulator: build", ["cargo", "build", "--release", "--locked", "-p", "flowstone-simulator"], of_one):
         run.step(f"Simulator: {SEEDS} seeds", [str(BUILD / "release" / "flowstone-simulator"), "--seeds", SEEDS], of_simulator)
     if run.step("Daemon and tool: build", ["cargo", "build", "--release", "--locked", "-p", "flowstone-broker", "-p", "flowstone-cli"], of_one):
-        run.step("Real clients, the quick part", pytest("-m", "not whole"), of_pytest, background=fetched)
+        run.step("Real clients, the quick part", pytest("-m", "not whole", str(CLIENTS)), of_pytest, background=fetched)
     compare = REPO / "benches" / "compare"
     run.step("The comparison's arithmetic", pytest(str(compare)), of_pytest, env={"PYTHONPATH": str(compare)}, background=fetched)
     # A count is repeatable where a time is not: this holds on a loaded machine too.
