@@ -139,8 +139,9 @@ pub(crate) struct State {
     pub queued: bool,
     /// In its hands.
     pub busy: bool,
-    /// Being written to its segment.
+    /// Being written to its segment; its segment being flushed.
     pub writing: bool,
+    pub flushing: bool,
     /// In the queue of those that are written to their segments where memory runs short.
     pub awaits_write_back: bool,
     /// The active segment is not stored as a clean shutdown stores it.
@@ -177,6 +178,7 @@ impl State {
             queued: false,
             busy: false,
             writing: false,
+            flushing: false,
             awaits_write_back: false,
             touched: !is_stored,
             room_waiting: 0,

@@ -118,8 +118,6 @@ async fn redo_partition(
     if !is_there || partition_topic(&path).await? != Some(*id) {
         return Ok(0);
     }
-    let marker = path.join(names::DISTRUSTED);
-    let is_distrusted = fs::exists(&marker).await.map_err(StorageError::io("find", &marker))?;
     // Stable: what was journaled twice at one place is the same.
     pieces.sort_by_key(|piece| (piece.segment, piece.position));
     let bytes = pieces.iter().map(|piece| piece.len as u64).sum();
@@ -139,16 +137,14 @@ async fn redo_partition(
         for row in of_segment.chunk_by(follows) {
             write_row(&file, row).await?.map_err(StorageError::io("write", &log))?;
         }
-        if is_distrusted {
-            // A flush that failed may have lost the file's size for good: no later one speaks of it,
-            // unless it changes.
-            let resize = async {
-                let len = file.len().await?;
-                file.set_len(len + PAGE_BYTES as u64).await?;
-                file.set_len(len).await
-            };
-            resize.await.map_err(StorageError::io("cut", &log))?;
-        }
+        // A flush that failed may have lost the file's size for good, with or without a marker that says
+        // so: no later one speaks of it, unless it changes.
+        let resize = async {
+            let len = file.len().await?;
+            file.set_len(len + PAGE_BYTES as u64).await?;
+            file.set_len(len).await
+        };
+        resize.await.map_err(StorageError::io("cut", &log))?;
         file.sync().await.map_err(StorageError::io("flush", &log))?;
     }
     Ok(bytes)

@@ -438,7 +438,8 @@ impl Inner {
             state.pending.clear();
             self.shard.room.give(waiting);
         }
-        self.quiet(|state| !state.busy && !state.storing && !state.writing).await;
+        self.quiet(|state| !state.busy && !state.storing && !state.writing && !state.flushing)
+            .await;
         let unwritten = self.state.borrow_mut().give_up_built();
         self.shard.unwritten.set(self.shard.unwritten.get().saturating_sub(unwritten));
         self.shard.journaled.borrow_mut().retain(|log| log.id != self.id);

@@ -223,16 +223,31 @@ impl Inner {
         }
     }
 
-    /// Flushes the segment that is written to.
+    /// Flushes the segment that is written to. One that fails ends the log, before another can say yes:
+    /// of two at once, the kernel tells one of the error, and the other lies (fsyncgate).
     pub async fn flush(self: &Rc<Self>) -> Result<(), StorageError> {
+        self.quiet(|state| !state.flushing).await;
         let (base, written) = {
-            let state = self.state.borrow();
+            let mut state = self.state.borrow_mut();
+            if let Health::Failed(error) = &state.health {
+                return Err(error.clone());
+            }
+            state.flushing = true;
             (state.writer.base, state.written)
         };
-        let file = self.shard.file(self, base, false).await?;
-        file.datasync().await.map_err(StorageError::io("flush", &self.log_path(base)))?;
-        self.flushed(written);
-        Ok(())
+        let result = match self.shard.file(self, base, false).await {
+            Ok(file) => {
+                file.datasync().await.map_err(StorageError::io("flush", &self.log_path(base)))
+            }
+            Err(error) => Err(error),
+        };
+        match &result {
+            Ok(()) => self.flushed(written),
+            Err(error) => self.fail(error),
+        }
+        self.state.borrow_mut().flushing = false;
+        self.idle.notify_all();
+        result
     }
 
     /// Writes and, where the mode wants it, flushes.
@@ -245,7 +260,7 @@ impl Inner {
         Ok(wants_flush)
     }
 
-    /// Returns once everything below `end` is flushed in its segment, or once the log is gone. What
+    /// Returns once everything below `end` is flushed in its segment, or once the log is deleted. What
     /// fails is the log's trouble, too.
     pub async fn settle(self: Rc<Self>, end: Offset) -> Result<(), StorageError> {
         loop {
@@ -253,6 +268,8 @@ impl Inner {
                 let state = self.state.borrow();
                 match &state.health {
                     _ if state.flushed >= end => return Ok(()),
+                    // At a shutdown, a log may be closed that failed before: the journal still has it.
+                    Health::Closed if self.shard.closed.get() => return Err(StorageError::Closed),
                     Health::Closed => return Ok(()),
                     Health::Failed(error) => return Err(error.clone()),
                     Health::Online | Health::Full => {}
@@ -293,9 +310,8 @@ impl Inner {
             assert_eq!(state.writer.position, sealed.segment.bytes);
             state.flushed < state.written
         };
-        if needs_flush && let Err(error) = self.flush().await {
-            self.fail(&error);
-            return Err(error);
+        if needs_flush {
+            self.flush().await?;
         }
         let mut state = self.state.borrow_mut();
         if matches!(state.pending.front(), Some(Pending::Seal(_))) {
