@@ -101,7 +101,7 @@ impl Journal {
 
     /// Whether these may be appended now. Sees to it that later ones may.
     pub fn has_room(self: &Rc<Self>, pieces: &[Piece]) -> bool {
-        let bytes = split(pieces).map(|pieces| layout(pieces).3).sum::<usize>() as u64;
+        let bytes = split(pieces).map(|pieces| Layout::of(pieces).all).sum::<usize>() as u64;
         let file_bytes = self.file_bytes.get();
         let (fits, to_empty, prepare) = self.books.borrow_mut().room(bytes, file_bytes);
         // A task that is spawned runs at once, and looks into the books.
@@ -330,26 +330,37 @@ fn split(mut left: &[Piece]) -> impl Iterator<Item = &[Piece]> {
     })
 }
 
-/// Bytes of a frame: of all heads, of these and the runs behind them, padded, and with the pages of large
-/// runs.
-fn layout(pieces: &[Piece]) -> (usize, usize, usize, usize) {
-    let heads: usize = pieces.iter().map(|piece| piece.place().head_bytes()).sum();
-    let heads = FRAME_HEAD_BYTES + heads;
-    let (mut copied, mut pages) = (heads, 0);
-    for Piece { run, .. } in pieces {
-        if run.len() < PAGED_BYTES_MIN {
-            copied += run.len();
-        } else {
-            pages += run.pages.len();
+/// Where in a frame its parts end.
+struct Layout {
+    /// The frame's head and those of its entries.
+    heads: usize,
+    /// The small runs, copied behind them; and that, in whole pages.
+    copied: usize,
+    padded: usize,
+    /// The pages of the large runs.
+    all: usize,
+}
+
+impl Layout {
+    fn of(pieces: &[Piece]) -> Self {
+        let heads: usize = pieces.iter().map(|piece| piece.place().head_bytes()).sum();
+        let heads = FRAME_HEAD_BYTES + heads;
+        let (mut copied, mut pages) = (heads, 0);
+        for Piece { run, .. } in pieces {
+            if run.len() < PAGED_BYTES_MIN {
+                copied += run.len();
+            } else {
+                pages += run.pages.len();
+            }
         }
+        let padded = copied.next_multiple_of(PAGE_BYTES);
+        Self { heads, copied, padded, all: padded + pages }
     }
-    let padded = copied.next_multiple_of(PAGE_BYTES);
-    (heads, copied, padded, padded + pages)
 }
 
 /// Adds a frame of these pieces, whole pages, to `parts`.
 fn frame(pieces: &[Piece], generation: u64, number: u64, parts: &mut Vec<Bytes>) {
-    let (heads, copied, padded, all) = layout(pieces);
+    let Layout { heads, copied, padded, all } = Layout::of(pieces);
     let mut head = Buffer::with_capacity(padded);
     head.extend_with_zeros(FRAME_HEAD_BYTES);
     let (mut copied_at, mut paged_at) = (heads, padded);
