@@ -233,7 +233,7 @@ impl fmt::Display for RecordError {
 }
 
 /// About how many bytes [`check`] would have to compress anew, for who must not be held up by it: 0
-/// where the codec stays. A compressed batch is taken for [`COMPRESSED_RATIO`] times its size.
+/// where the codec stays. A compressed batch is taken for some times its size.
 pub fn conversion_bytes(records: &[u8], rules: &Rules) -> usize {
     let Ok(header) = BatchHeader::parse(records) else { return 0 };
     match (header.attributes.codec(), rules.compression) {
