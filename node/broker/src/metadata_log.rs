@@ -142,6 +142,8 @@ impl MetadataLog {
     }
 
     async fn append(&self, batch: Bytes, epoch: LeaderEpoch) -> Result<(), Refusal> {
+        // Before Raft counts the batch: what it counts must be in the log.
+        self.partition.log.takes()?;
         let mut effects = Vec::new();
         let appended = self.raft.borrow_mut().append(clocks(), epoch, batch, &mut effects);
         appended.map_err(|why| Refusal::new(ErrorCode::NotController, why.to_string()))?;

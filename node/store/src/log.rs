@@ -233,16 +233,8 @@ impl Log {
         epoch: LeaderEpoch,
         now: Timestamp,
     ) -> Result<Appended, AppendError> {
+        self.takes()?;
         let mut state = self.0.state.borrow_mut();
-        match &state.health {
-            Health::Online => {}
-            Health::Full => return Err(AppendError::DiskFull),
-            Health::Failed(error) => return Err(AppendError::Offline(error.clone())),
-            Health::Closed => return Err(AppendError::Closed),
-        }
-        if self.0.shard.closed.get() {
-            return Err(AppendError::Closed); // What is stored now is all that there will be.
-        }
         let Checked { bytes, header, log_append_time, .. } = batch;
         let placed = match state.core.append(&header, origin, epoch, now)? {
             flowstone_log::Appended::Placed(placed) => placed,
@@ -283,6 +275,19 @@ impl Log {
         drop(state);
         self.0.queue();
         Ok(Appended { base_offset, last_offset, log_append_time, log_start, duplicate: false })
+    }
+
+    /// Whether it would take a batch now, as far as its disk is concerned.
+    pub fn takes(&self) -> Result<(), AppendError> {
+        if self.0.shard.closed.get() {
+            return Err(AppendError::Closed); // What is stored now is all that there will be.
+        }
+        match &self.0.state.borrow().health {
+            Health::Online => Ok(()),
+            Health::Full => Err(AppendError::DiskFull),
+            Health::Failed(error) => Err(AppendError::Offline(error.clone())),
+            Health::Closed => Err(AppendError::Closed),
+        }
     }
 
     /// The first offset that may be read.

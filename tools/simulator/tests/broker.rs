@@ -11,3 +11,10 @@ fn the_first_seeds_pass() {
     });
     assert!(stats.acknowledged > 2_000, "{stats:?}");
 }
+
+/// 315: a full disk refuses a batch of the metadata log that Raft had counted already.
+#[test]
+fn the_seeds_that_found_something_pass() {
+    let stats = run(&Scenario { name: "broker", about: "", play }, 315..316, 200);
+    stats.unwrap_or_else(|failure| panic!("{}{}", failure.trace, failure.message));
+}
