@@ -135,7 +135,7 @@ async fn redo_partition(
         };
         let follows = |a: &Piece, b: &Piece| a.position + a.len as u64 == b.position;
         for row in of_segment.chunk_by(follows) {
-            write_row(&file, row).await?.map_err(StorageError::io("write", &log))?;
+            write_row(&file, &log, row).await?;
         }
         // A flush that failed may have lost the file's size for good, with or without a marker that says
         // so: no later one speaks of it, unless it changes.
@@ -151,17 +151,16 @@ async fn redo_partition(
 }
 
 /// Writes pieces that follow each other.
-async fn write_row(file: &File, row: &[Piece]) -> Result<std::io::Result<()>, StorageError> {
+async fn write_row(file: &File, path: &Path, row: &[Piece]) -> Result<(), StorageError> {
     let (mut parts, mut bytes, mut at) = (Vec::new(), 0, row[0].position);
     for (number, piece) in row.iter().enumerate() {
         parts.push(read(&piece.file, piece.at, piece.len).await?);
         bytes += piece.len;
         if bytes >= WRITE_BYTES || number + 1 == row.len() {
-            if let Err(error) = file.write_at(std::mem::take(&mut parts), at).await {
-                return Ok(Err(error));
-            }
+            let written = file.write_at(std::mem::take(&mut parts), at).await;
+            written.map_err(StorageError::io("write", path))?;
             (at, bytes) = (at + bytes as u64, 0);
         }
     }
-    Ok(Ok(()))
+    Ok(())
 }

@@ -57,7 +57,8 @@ fn journals(world: &World, machine: MachineId) -> usize {
     world.files(machine).keys().filter(|path| is_journal(path)).count()
 }
 
-fn live_on(world: &World, machine: MachineId, told: &Rc<Told>, rounds: i64) {
+/// A life of so many rounds, which goes on until something ends it.
+fn boot(world: &World, machine: MachineId, told: &Rc<Told>, rounds: i64) {
     let told = told.clone();
     world.boot(machine, 1, move |_| {
         let told = told.clone();
@@ -65,6 +66,26 @@ fn live_on(world: &World, machine: MachineId, told: &Rc<Told>, rounds: i64) {
             let (_, store) = store().await;
             append_rounds(&store, &told, rounds).await;
             std::future::pending::<()>().await;
+        }
+    });
+}
+
+/// The same, with time to come to the end of its rounds.
+fn live_on(world: &World, machine: MachineId, told: &Rc<Told>, rounds: i64) {
+    boot(world, machine, told, rounds);
+    world.run_for(Duration::from_secs(5));
+}
+
+/// A life of so many rounds, and a clean stop.
+fn live_and_stop(world: &World, machine: MachineId, told: &Rc<Told>, rounds: i64) {
+    let told = told.clone();
+    world.boot(machine, 1, move |_| {
+        let told = told.clone();
+        async move {
+            let (dir, store) = store().await;
+            append_rounds(&store, &told, rounds).await;
+            store.shutdown().await.unwrap();
+            dir.close(-1).await.unwrap();
         }
     });
     world.run_for(Duration::from_secs(5));
@@ -87,14 +108,7 @@ fn groups_of_many_logs_are_durable_with_one_write_before_their_segments_are() {
         world.crash(machine);
         live_on(&world, machine, &told, 60);
         world.power_loss(machine);
-        let kept = told.clone();
-        world.boot(machine, 1, move |_| {
-            let kept = kept.clone();
-            async move {
-                let (_, store) = store().await;
-                append_rounds(&store, &kept, 0).await;
-            }
-        });
+        boot(&world, machine, &told, 0);
         world.run_for(Duration::from_micros(world.random() % 20_000));
         world.power_loss(machine);
         live_on(&world, machine, &told, 1);
@@ -107,15 +121,7 @@ fn a_journal_that_fails_is_done_without_and_no_log_with_it() {
     for seed in 0..10 {
         let (world, told) = (World::new(seed), Rc::new(Told::default()));
         let machine = world.machine("node");
-        let kept = told.clone();
-        world.boot(machine, 1, move |_| {
-            let kept = kept.clone();
-            async move {
-                let (_, store) = store().await;
-                append_rounds(&store, &kept, 200).await;
-                std::future::pending::<()>().await;
-            }
-        });
+        boot(&world, machine, &told, 200);
         while told.journaled.get() < 20 {
             world.run_for(Duration::from_millis(1));
         }
@@ -132,17 +138,7 @@ fn a_journal_that_fails_is_done_without_and_no_log_with_it() {
 fn a_clean_stop_leaves_no_journal() {
     let world = World::new(7);
     let (machine, told) = (world.machine("node"), Rc::new(Told::default()));
-    let kept = told.clone();
-    world.boot(machine, 1, move |_| {
-        let kept = kept.clone();
-        async move {
-            let (dir, store) = store().await;
-            append_rounds(&store, &kept, 60).await;
-            store.shutdown().await.unwrap();
-            dir.close(-1).await.unwrap();
-        }
-    });
-    world.run_for(Duration::from_secs(5));
+    live_and_stop(&world, machine, &told, 60);
     assert!(told.journaled.get() > 30);
     assert!(!world.is_running(machine));
     assert_eq!(journals(&world, machine), 0);
@@ -157,17 +153,7 @@ fn what_is_journaled_behind_a_clean_stop_survives_a_power_cut() {
     for seed in 0..10 {
         let (world, told) = (World::new(seed), Rc::new(Told::default()));
         let machine = world.machine("node");
-        let kept = told.clone();
-        world.boot(machine, 1, move |_| {
-            let kept = kept.clone();
-            async move {
-                let (dir, store) = store().await;
-                append_rounds(&store, &kept, 60).await;
-                store.shutdown().await.unwrap();
-                dir.close(-1).await.unwrap();
-            }
-        });
-        world.run_for(Duration::from_secs(5));
+        live_and_stop(&world, machine, &told, 60);
         let before = told.journaled.replace(0);
         assert!(before > 30);
         live_on(&world, machine, &told, 60);
