@@ -27,8 +27,8 @@ use flowstone_wire::messages::{
 };
 use flowstone_wire::{ErrorCode, StrBytes, string, topic_name};
 
-use crate::history::Commits;
 use crate::workload::{Link, TOPIC, code, pause};
+use flowstone_history::Commits;
 
 const GROUP: &str = "crew";
 /// How long the group believes in a silent member: short, as runs are.

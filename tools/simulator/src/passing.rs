@@ -28,8 +28,8 @@ use flowstone_wire::messages::{
 };
 use flowstone_wire::{ErrorCode, topic_name, uuid_from_wire, uuid_to_wire};
 
-use crate::history::{PartitionHistory, RecordId};
 use crate::workload::{Link, code, pause, read_all};
+use flowstone_history::{PartitionHistory, RecordId};
 
 const TOPIC: &str = "passing";
 /// Records of it are told apart from those of the ledger, and from those of the topic before.

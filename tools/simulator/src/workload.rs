@@ -30,7 +30,7 @@ use flowstone_wire::messages::{
 use flowstone_wire::{ErrorCode, string, topic_name};
 
 use crate::client::Client;
-use crate::history::{Commits, PartitionHistory, RecordId, Violation};
+use flowstone_history::{Commits, PartitionHistory, RecordId, Violation};
 
 /// The topic that all clients use.
 pub(crate) const TOPIC: &str = "ledger";

@@ -19,10 +19,10 @@ use flowstone_store::{
 };
 use flowstone_types::{LeaderEpoch, Offset, PartitionId, ProducerId, Uuid};
 
-use crate::history::{PartitionHistory, RecordId, Violation};
 use crate::nemesis::{Kinds, Victim};
 use crate::seeds::Stats;
 use crate::workload::read_all;
+use flowstone_history::{PartitionHistory, RecordId, Violation};
 
 /// Rounds of faults.
 const ROUNDS: u64 = 6;

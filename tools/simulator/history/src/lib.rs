@@ -3,10 +3,18 @@
 //! The one judge of every scenario, after Jepsen's Kafka workload: no acknowledged record lost,
 //! duplicated (where its producer is idempotent), reordered or changed; no offset with two values;
 //! nothing served that nobody sent; no watermark and no committed offset that goes back.
-//! Pure. Checks happen as early as they can, so that a trace ends where things went wrong.
+//! Pure, and separate because the simulator and the faults against the real daemon have one judge.
+//! Checks happen as early as they can, so that a trace ends where things went wrong.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
+#![no_std]
+extern crate alloc;
+
+use alloc::borrow::ToOwned;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt;
 
 /// One record: who made it, and its place in what that producer sent to the partition.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -145,6 +153,9 @@ pub struct PartitionHistory {
     known: BTreeMap<i64, RecordId>,
     acknowledged: BTreeMap<RecordId, i64>,
     watermark: i64,
+    /// Where the log begins: what was below it is gone by right, and forgotten here.
+    start: i64,
+    forgotten: usize,
 }
 
 impl PartitionHistory {
@@ -184,6 +195,26 @@ impl PartitionHistory {
         }
     }
 
+    /// The log begins at `start` now (retention, or somebody deleted records): what is known of the
+    /// offsets below it is forgotten, so that a long run's history does not grow without end.
+    pub fn starts_at(&mut self, start: i64) -> Result<(), Violation> {
+        if start < self.start {
+            let what = "the start of the log";
+            return Err(Violation::WentBack { what, before: self.start, after: start });
+        }
+        self.start = start;
+        let kept = self.known.split_off(&start);
+        for record in core::mem::replace(&mut self.known, kept).into_values() {
+            // A second copy of a record that is sent again may lie above: then it is not forgotten.
+            if self.acknowledged.get(&record).is_some_and(|offset| *offset < start) {
+                self.acknowledged.remove(&record);
+                self.sent.remove(&record);
+                self.forgotten += 1;
+            }
+        }
+        Ok(())
+    }
+
     /// What a question about the watermark that is asked now must at least be answered.
     pub fn watermark(&self) -> i64 {
         self.watermark
@@ -199,11 +230,12 @@ impl PartitionHistory {
         Ok(())
     }
 
-    /// Nothing is under way any more and `log` is the whole partition, from its first offset on.
+    /// Nothing is under way any more and `log` is the whole partition, from its first offset on
+    /// (0, or what [`PartitionHistory::starts_at`] was told).
     pub fn is_all(&self, log: &[(i64, RecordId)]) -> Result<(), Violation> {
         let mut copies = BTreeMap::<RecordId, u32>::new();
         let mut newest = BTreeMap::<u32, RecordId>::new();
-        for (&(offset, record), expected) in log.iter().zip(0..) {
+        for (&(offset, record), expected) in log.iter().zip(self.start..) {
             if offset != expected {
                 return Err(Violation::Skipped { expected, got: offset });
             }
@@ -221,9 +253,10 @@ impl PartitionHistory {
                 return Err(Violation::Reordered { offset, first, second: record });
             }
         }
-        let end = log.len() as i64;
+        let end = self.start + log.len() as i64;
         for (&offset, &record) in &self.known {
-            let there = usize::try_from(offset).ok().and_then(|offset| log.get(offset));
+            let there =
+                usize::try_from(offset - self.start).ok().and_then(|offset| log.get(offset));
             match there {
                 None => return Err(Violation::Lost { offset, record, end }),
                 Some((_, second)) if *second != record => {
@@ -241,7 +274,7 @@ impl PartitionHistory {
 
     /// How many records were sent, and how many acknowledged.
     pub fn counts(&self) -> (usize, usize) {
-        (self.sent.len(), self.acknowledged.len())
+        (self.forgotten + self.sent.len(), self.forgotten + self.acknowledged.len())
     }
 }
 
@@ -369,6 +402,20 @@ mod tests {
         assert!(matches!(history.read(1, &id(1, 0).value(9)), Err(Violation::TwoValues { .. })));
         assert!(matches!(history.read(2, b"torn"), Err(Violation::Phantom { .. })));
         assert!(matches!(history.read(2, &id(9, 9).value(9)), Err(Violation::Phantom { .. })));
+    }
+
+    #[test]
+    fn what_retention_took_is_not_lost() {
+        let records = [id(1, 0), id(2, 0), id(1, 1), id(2, 1)];
+        let mut history = history(&records);
+        history.starts_at(2).unwrap();
+        let rest = |log: &[RecordId]| (2..).zip(log.iter().copied()).collect::<Vec<_>>();
+        assert_eq!(history.is_all(&rest(&records[2..])), Ok(()));
+        let lost = Violation::Lost { offset: 3, record: id(2, 1), end: 3 };
+        assert_eq!(history.is_all(&rest(&records[2..3])), Err(lost));
+        assert!(matches!(history.read(4, &id(1, 0).value(9)), Err(Violation::Phantom { .. })));
+        assert_eq!(history.counts(), (4, 4));
+        assert!(matches!(history.starts_at(1), Err(Violation::WentBack { .. })));
     }
 
     #[test]
