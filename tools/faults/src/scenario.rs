@@ -1,0 +1,49 @@
+//! The table of scenarios: each is declared once, with its fault, its criterion and its function.
+//!
+//! The ids are those of the catalogue of faults that Flowstone is held to; what is done to several
+//! brokers there is done to one node here, and `pass` says what is checked then.
+
+use std::fmt;
+
+use crate::scenarios::swapped;
+use crate::stage::{Needs, Stage};
+
+/// One fault and what must hold under it.
+pub struct Scenario {
+    /// What it is called on the command line.
+    pub id: &'static str,
+    /// In a few words.
+    pub title: &'static str,
+    /// What is done.
+    pub fault: &'static str,
+    /// What must hold.
+    pub pass: &'static str,
+    /// Whether `make test` runs it.
+    pub quick: bool,
+    /// What the machine must offer.
+    pub needs: Needs,
+    /// An error, or a panic, says which promise was broken.
+    pub play: fn(&mut Stage) -> anyhow::Result<()>,
+}
+
+/// All of them, in the order in which `run all` plays them.
+pub static SCENARIOS: &[Scenario] = &[Scenario {
+    id: "S19-lock",
+    title: "two brokers on one data directory",
+    fault: "a second daemon is started on the directory of one that runs",
+    pass: "the second refuses to start and names the directory; the first serves on",
+    quick: true,
+    needs: Needs::Nothing,
+    play: swapped::second_daemon,
+}];
+
+impl fmt::Display for Scenario {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let quick = if self.quick { " (quick)" } else { "" };
+        write!(
+            f,
+            "{}  {}{quick}\n  fault: {}\n  pass:  {}",
+            self.id, self.title, self.fault, self.pass
+        )
+    }
+}

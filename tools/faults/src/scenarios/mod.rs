@@ -1,0 +1,3 @@
+//! The scenarios themselves: one file for each kind of fault.
+
+pub mod swapped;

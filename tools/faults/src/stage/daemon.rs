@@ -1,0 +1,241 @@
+//! The daemon as a child process: started as an operator starts it, ended as faults end it.
+//!
+//! Invariants: one log file for all starts on a stage, so that a failure can be read from its beginning;
+//! a daemon that is dropped is killed, and nothing of it runs any more.
+
+use std::fs::{self, File};
+use std::io::{Read, Seek, SeekFrom};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+
+/// More than any start takes that is not broken; scenarios hold starts to less.
+const START_MAX: Duration = Duration::from_mins(2);
+/// The same for an orderly stop.
+const STOP_MAX: Duration = Duration::from_mins(1);
+/// How often the log is looked into.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
+/// Last lines of a log that an error shows.
+const TAIL_LINES: usize = 20;
+
+/// How a daemon is to be started, as often as a scenario likes.
+pub struct Launch {
+    flowstoned: PathBuf,
+    data: PathBuf,
+    log: PathBuf,
+    port: u16,
+    settings: Vec<(String, String)>,
+    config: Option<PathBuf>,
+    /// Words before the daemon's own: a program that starts it under limits.
+    under: Vec<String>,
+}
+
+impl Launch {
+    /// On a free port, which stays the same for all its starts.
+    pub fn new(flowstoned: &Path, data: PathBuf, log: PathBuf) -> Self {
+        // Nothing else may bind it in between, or the start says so.
+        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|bound| bound.local_addr());
+        let port = free.expect("a free port").port();
+        let settings = vec![("flowstone.metrics.listener".to_owned(), String::new())];
+        let flowstoned = flowstoned.to_owned();
+        Self { flowstoned, data, log, port, settings, config: None, under: Vec::new() }
+    }
+
+    /// Sets a configuration key.
+    pub fn set(&mut self, key: &str, value: &str) -> &mut Self {
+        self.settings.retain(|(known, _)| known != key);
+        self.settings.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Where its data are.
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// Where clients connect.
+    pub fn address(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
+    }
+
+    fn spawn(&self) -> anyhow::Result<Child> {
+        if let Some(folder) = self.log.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        let log = File::options().create(true).append(true).open(&self.log)?;
+        let mut words = self.under.iter();
+        let mut command = match words.next() {
+            None => Command::new(&self.flowstoned),
+            Some(first) => {
+                let mut command = Command::new(first);
+                command.args(words).arg(&self.flowstoned);
+                command
+            }
+        };
+        match &self.config {
+            Some(file) => command.arg("--config").arg(file),
+            None => {
+                command.args(["dev", "--port", &self.port.to_string(), "--data"]).arg(&self.data)
+            }
+        };
+        for (key, value) in &self.settings {
+            command.args(["--set", &format!("{key}={value}")]);
+        }
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        command.spawn().with_context(|| format!("cannot start {}", self.flowstoned.display()))
+    }
+
+    /// Starts it; returns once it says that it is ready.
+    pub fn start(&self) -> anyhow::Result<Daemon> {
+        let log_from = log_len(&self.log);
+        let began = Instant::now();
+        let child = self.spawn()?;
+        let log = self.log.clone();
+        let mut daemon =
+            Daemon { child, log, log_from, address: self.address(), ready_after: Duration::ZERO };
+        daemon.wait_for("\"message\":\"ready\"", START_MAX)?;
+        daemon.ready_after = began.elapsed();
+        Ok(daemon)
+    }
+
+    /// Starts one that must refuse: its exit status, and what it said.
+    pub fn start_refused(&self) -> anyhow::Result<(i32, String)> {
+        let log_from = log_len(&self.log);
+        let mut child = self.spawn()?;
+        let Some(status) = wait(&mut child, START_MAX)? else {
+            child.kill()?;
+            child.wait()?;
+            bail!("it started, and should have refused to:\n{}", tail(&self.log, log_from));
+        };
+        let said = tail(&self.log, log_from);
+        ensure!(!status.success(), "it ended well, and should have refused to start:\n{said}");
+        Ok((status.code().unwrap_or(-1), said))
+    }
+}
+
+/// A daemon that serves.
+pub struct Daemon {
+    child: Child,
+    log: PathBuf,
+    log_from: u64,
+    address: SocketAddr,
+    /// From its start to its word that it is ready.
+    pub ready_after: Duration,
+}
+
+impl Daemon {
+    /// Where clients connect.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Its process.
+    pub fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    /// What it logged since this start.
+    pub fn said(&self) -> String {
+        since(&self.log, self.log_from)
+    }
+
+    /// Waits until it logged this.
+    pub fn wait_for(&mut self, text: &str, at_most: Duration) -> anyhow::Result<()> {
+        let until = Instant::now() + at_most;
+        while !self.said().contains(text) {
+            if let Some(status) = self.child.try_wait()? {
+                bail!("the daemon ended with {status}:\n{}", tail(&self.log, self.log_from));
+            }
+            if Instant::now() > until {
+                let seconds = at_most.as_secs();
+                let log = tail(&self.log, self.log_from);
+                bail!("the daemon did not say {text:?} in {seconds} s:\n{log}");
+            }
+            sleep(LOOK_EVERY);
+        }
+        Ok(())
+    }
+
+    /// Whether it takes connections.
+    pub fn is_listening(&self) -> bool {
+        TcpStream::connect_timeout(&self.address, Duration::from_secs(1)).is_ok()
+    }
+
+    /// An error if it has ended by itself.
+    pub fn must_run(&mut self) -> anyhow::Result<()> {
+        match self.child.try_wait()? {
+            None => Ok(()),
+            Some(status) => {
+                bail!("the daemon ended with {status}:\n{}", tail(&self.log, self.log_from))
+            }
+        }
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        Ok(kill_process(self.pid(), signal)?)
+    }
+
+    /// SIGKILL; nothing of it runs any more when this returns.
+    pub fn kill(mut self) -> anyhow::Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// SIGTERM, and the status with which it ended.
+    pub fn stop(mut self) -> anyhow::Result<ExitStatus> {
+        self.signal(Signal::TERM)?;
+        match wait(&mut self.child, STOP_MAX)? {
+            Some(status) => Ok(status),
+            None => bail!("it does not stop:\n{}", tail(&self.log, self.log_from)),
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn wait(child: &mut Child, at_most: Duration) -> anyhow::Result<Option<ExitStatus>> {
+    let until = Instant::now() + at_most;
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        if Instant::now() > until {
+            return Ok(None);
+        }
+        sleep(LOOK_EVERY);
+    }
+}
+
+fn log_len(log: &Path) -> u64 {
+    fs::metadata(log).map_or(0, |found| found.len())
+}
+
+fn since(log: &Path, from: u64) -> String {
+    let mut text = Vec::new();
+    let read = File::open(log).and_then(|mut file| {
+        file.seek(SeekFrom::Start(from))?;
+        file.read_to_end(&mut text)
+    });
+    if let Err(error) = read {
+        return format!("(no log: {error})");
+    }
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+fn tail(log: &Path, from: u64) -> String {
+    let text = since(log, from);
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
+}
