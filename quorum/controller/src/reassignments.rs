@@ -2,8 +2,9 @@
 //!
 //! Separate because one takes many changes: here it begins, or is called off; each later
 //! [change](crate::change) of the partition looks whether it is done. What holds: while it is under way the
-//! replicas are those that are to stay, those added among them, and then those that go; it is done once all
-//! that are to stay are in sync.
+//! replicas are those that are to stay, and then those that go; without those that were added, however many
+//! targets there were, they are those before it began, which calling off brings back; it is done once all that
+//! are to stay are in sync.
 
 use crate::Decision;
 use crate::active::Active;
@@ -96,15 +97,16 @@ impl Active {
                     nodes.sort_unstable();
                     nodes
                 };
-                // What an earlier target added and this one does not is in sync, perhaps: it stays so
-                // until those that are to stay are.
                 let goes = |node: &&NodeId| !target.contains(node);
                 change.removing = sorted(before.replicas.iter().filter(goes).copied().collect());
+                change.replicas = [target, &change.removing].concat();
+                // What an earlier target added and this one does not is in sync, perhaps: it goes, like
+                // others, once those that are to stay are. It counts as added until then (Apache forgets
+                // it where the new target adds another one): else calling off would keep it for good.
                 let is_new = |node: &&NodeId| {
                     !before.replicas.contains(node) || before.adding.contains(node)
                 };
-                change.adding = sorted(target.iter().filter(is_new).copied().collect());
-                change.replicas = [target, &change.removing].concat();
+                change.adding = sorted(change.replicas.iter().filter(is_new).copied().collect());
             }
         }
         Ok(change.build())

@@ -325,6 +325,33 @@ fn a_reassignment_is_called_off() {
     assert!(p.adding.is_empty() && p.removing.is_empty());
 }
 
+/// The same after other targets: what an earlier one added goes as well, so that the factor of before is back
+/// (KIP-455). Apache keeps it where the later target adds another one.
+#[test]
+fn calling_off_after_another_target_brings_the_first_replicas_back() {
+    for (targets, adding, removing) in [
+        ([[2, 3], [2, 1]], vec![3], vec![3]),
+        ([[2, 3], [2, 4]], vec![3, 4], vec![1, 3]),
+        ([[3, 4], [2, 3]], vec![3, 4], vec![1, 4]),
+    ] {
+        let mut cluster = Cluster::new(&[1, 2, 3, 4]);
+        let t = cluster.create(topic("t", &[&[1, 2]]));
+        // Out of sync, so that nothing is done at once.
+        cluster.fence(2);
+        for target in targets {
+            reassign(&mut cluster, Some(&target), true).unwrap();
+        }
+        let p = cluster.partition(t, 0);
+        assert_eq!((&*p.adding, &*p.removing), (&*nodes(&adding), &*nodes(&removing)));
+        reassign(&mut cluster, None, true).unwrap();
+        let p = cluster.partition(t, 0);
+        let mut replicas = p.replicas.to_vec();
+        replicas.sort_unstable();
+        assert_eq!((replicas, &*p.isr), (nodes(&[1, 2]), &*nodes(&[1])));
+        assert!(p.adding.is_empty() && p.removing.is_empty());
+    }
+}
+
 /// PartitionReassignmentRevert: calling off must not lose what only added replicas hold.
 #[test]
 fn calling_off_is_refused_where_it_would_lose_data() {

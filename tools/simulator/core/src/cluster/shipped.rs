@@ -305,10 +305,6 @@ fn view_of(partition: &Partition) -> PartitionView {
     }
 }
 
-/// The factor of a partition that was moved on before it had arrived: calling that off keeps what the first
-/// move added, as in Apache's controller.
-const ANY_FACTOR: usize = 0;
-
 /// What holds of every partition: its leader is in sync or there is none, each list names replicas, nobody
 /// stands twice, and there are as many as were asked for, unless a reassignment is under way.
 fn check_partition(
@@ -339,8 +335,7 @@ fn check_partition(
     if replicas.iter().any(|node| !view.brokers.contains_key(node)) {
         broken!(RULE, "{name}: a replica is no broker's: {partition:?}");
     }
-    if adding.is_empty() && removing.is_empty() && replicas.len() != factor && factor != ANY_FACTOR
-    {
+    if adding.is_empty() && removing.is_empty() && replicas.len() != factor {
         broken!(RULE, "{name}: {} replicas, not {factor}: {partition:?}", replicas.len());
     }
     // Eligible leader replicas are on: an ISR may be empty, so it keeps nobody for want of another.
@@ -549,16 +544,6 @@ impl Chief for Shipped {
     ) -> Result<(), Violation> {
         let Some(topic) = self.committed.topics.with_id(id.topic) else { return Ok(()) };
         let name = topic.name.to_string();
-        let moves = |partition: &Arc<Partition>| {
-            !partition.adding.is_empty() || !partition.removing.is_empty()
-        };
-        if self
-            .controller
-            .as_ref()
-            .is_some_and(|c| c.image().topics.partition(id).is_some_and(moves))
-        {
-            self.factors.insert(id.topic, ANY_FACTOR);
-        }
         tell!(stage.story, stage.world.now(), "{} is to be on {replicas:?}", Name(id));
         self.decide(stage, |active| {
             let wanted = [(name, vec![(id.index, replicas)])];
