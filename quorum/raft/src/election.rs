@@ -2,7 +2,8 @@
 //!
 //! Invariants: one vote an epoch, on disk before it is told; a vote only for a log that reaches as far as
 //! this one; a pre-vote is no vote and leaves nothing on disk, but a higher epoch in it counts as in any
-//! message; a follower whose leader works helps nobody to depose it.
+//! message; a follower whose leader works helps nobody to depose it; who is voted out stands, without a
+//! vote of its own, until that is committed (Raft thesis, 4.2.2).
 
 use crate::code::Code;
 use crate::control::{ControlRecord, KraftVersion, LeaderChange, Voter};
@@ -126,7 +127,7 @@ impl Raft {
             State::Prospective(state) => state.leader.clone(),
             _ => self.leader().map(|leader| (leader, address)),
         };
-        let votes = Votes::new(self.quorum(), self.me.id);
+        let votes = Votes::new(self.quorum(), self.me);
         let deadline = self.election_deadline(now);
         self.enter(State::Prospective(Prospective { leader, votes, deadline, losses }));
     }
@@ -138,7 +139,7 @@ impl Raft {
         };
         self.enter_epoch(next);
         self.vote = Some(self.me);
-        let votes = Votes::new(self.quorum(), self.me.id);
+        let votes = Votes::new(self.quorum(), self.me);
         if votes.is_won() {
             // The only voter: one write of quorum-state holds vote and leadership.
             return self.become_leader(now, &votes);

@@ -239,10 +239,20 @@ impl Raft {
         self.settings.role == Role::Controller && self.quorum().has(self.me)
     }
 
+    /// Whether this replica may have to lead: it votes, or it did by voters whose successors may not be
+    /// committed yet. Their log may reach further than that of all who vote, so that nobody else can be
+    /// elected; it leads without a vote then, until they are committed (Raft thesis, 4.2.2). Apache's
+    /// voters wait for an operator there.
+    pub(crate) fn may_be_needed(&self) -> bool {
+        let committed = self.high_watermark.unwrap_or(Offset::ZERO);
+        let mut quorums = self.quorums.since(committed);
+        self.settings.role == Role::Controller && quorums.any(|quorum| quorum.has(self.me))
+    }
+
     /// Whether this replica may stand for election. Not with a log that a crash might shorten: it keeps a
     /// vote that it was given, and would lead the same epoch without what the vote was given for.
     pub(crate) fn may_stand(&self) -> bool {
-        self.is_voter() && !self.is_stopping && self.log.is_settled()
+        self.may_be_needed() && !self.is_stopping && self.log.is_settled()
     }
 
     /// Whether this replica's vote alone decides.

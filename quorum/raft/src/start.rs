@@ -113,7 +113,7 @@ impl Raft {
     fn first_state(&mut self, leader: Option<NodeId>, now: Now) -> State {
         let election_deadline =
             if self.leads_alone() { now.clock } else { self.election_deadline(now) };
-        if leader == Some(self.me.id) && self.is_voter() && !self.leads_alone() {
+        if leader == Some(self.me.id) && self.may_be_needed() && !self.leads_alone() {
             let untold = self.others().map(|voter| voter.id).collect();
             return State::Resigned(Resigned { election_deadline, untold, successors: Vec::new() });
         }
@@ -125,7 +125,7 @@ impl Raft {
         }
         // At `kraft.version` 0 the file has no directory.
         if self.vote.is_some_and(|vote| vote.may_be(self.me)) && self.may_stand() {
-            let votes = Votes::new(self.quorum(), self.me.id);
+            let votes = Votes::new(self.quorum(), self.me);
             let (deadline, losses) = (election_deadline, 0);
             return State::Candidate(Candidate { votes, deadline, losses, is_backing_off: false });
         }

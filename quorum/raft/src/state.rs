@@ -125,10 +125,10 @@ pub struct Votes {
 }
 
 impl Votes {
-    /// An election among the voters of `quorum`, with the vote of `me`.
-    pub fn new(quorum: &Quorum, me: NodeId) -> Self {
-        let (voters, granted) = (quorum.keys().collect(), BTreeSet::from([me]));
-        Self { voters, granted, rejected: BTreeSet::new() }
+    /// An election among the voters of `quorum`, with the vote of `me`, if that has one.
+    pub fn new(quorum: &Quorum, me: ReplicaKey) -> Self {
+        let granted = quorum.voter(me).map(|_| me.id).into_iter().collect();
+        Self { voters: quorum.keys().collect(), granted, rejected: BTreeSet::new() }
     }
 
     /// Counts an answer; of those who vote, the first one of each.

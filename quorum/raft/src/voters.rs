@@ -125,6 +125,13 @@ impl QuorumHistory {
         told.map_or(&self.base, |(_, quorum)| quorum)
     }
 
+    /// Every quorum that may count yet where everything below `committed` is: the one that held there, and
+    /// those told since.
+    pub fn since(&self, committed: Offset) -> impl Iterator<Item = &Quorum> {
+        let later = self.entries.iter().filter(move |(offset, _)| *offset >= committed);
+        core::iter::once(self.at(committed)).chain(later.map(|(_, quorum)| quorum))
+    }
+
     /// Whether the voters stand in the log, or in a snapshot of it.
     pub fn in_log(&self) -> bool {
         self.base_in_log || !self.entries.is_empty()

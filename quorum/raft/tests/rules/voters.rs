@@ -158,6 +158,62 @@ fn a_leader_that_is_removed_resigns_once_that_is_committed() {
     assert_eq!(one.raft.state_name(), "unattached-observer", "and never stands again");
 }
 
+/// Raft thesis, 4.2.2: "a server that is not part of its own latest configuration should still start new
+/// elections, as it might still be needed until the Cnew entry is committed". Its vote does not count.
+#[test]
+fn a_leader_whose_removal_is_not_committed_stands_again() {
+    for (voters, still_vote) in [(vec![1, 2], vec![2]), (vec![1, 2, 3, 4], vec![2, 3])] {
+        let (mut one, _) = One::start(formatted(&voters));
+        one.elect();
+        let end = one.raft.log_end().0;
+        for other in &voters[1..] {
+            one.fetch(*other, end, 1);
+        }
+        one.request(remove(1));
+        // Nobody fetches it: check-quorum has it resign, and nobody else can be elected.
+        one.after(ms(3_000));
+        assert_eq!(one.raft.state_name(), "resigned");
+        let asks = one.after(ms(2_000));
+        assert_eq!(one.raft.state_name(), "prospective");
+        let some = &still_vote[1..];
+        let early = one.grant(&asks, some);
+        assert_eq!(one.raft.state_name(), "prospective", "its own vote does not count");
+        let votes = one.grant(&asks, &still_vote);
+        assert_eq!(one.raft.state_name(), "candidate", "{early:?}");
+        let early = one.grant(&votes, some);
+        assert_eq!(one.raft.state_name(), "candidate", "{early:?}");
+        one.grant(&votes, &still_vote);
+        assert_eq!(one.raft.state_name(), "leader");
+        let (end, epoch) = (one.raft.log_end().0, one.raft.epoch().0);
+        for other in &voters[1..] {
+            one.fetch(*other, end, epoch);
+        }
+        assert_eq!(one.raft.high_watermark(), Some(Offset(end)));
+        assert_eq!(one.raft.state_name(), "resigned", "it is committed");
+        one.after(ms(10_000));
+        assert_eq!(one.raft.state_name(), "unattached-observer", "and never stands again");
+    }
+}
+
+/// The same of a follower that was voted out: its log may reach further than those of all who vote.
+#[test]
+fn a_follower_whose_removal_is_not_committed_stands() {
+    let (mut one, id) = follower(with_log(&[1, 2, 3, 4], &[(1, 0)], 9), 4);
+    let told = [ControlRecord::KraftVoters(quorum(&[2, 3, 4]).voters)];
+    let told = control_batch(Offset(9), LeaderEpoch(4), Timestamp(1), &told);
+    let effects = one.input(answer(id, fetched(4, 9, &[told])));
+    assert_eq!((ids(&one.raft), one.raft.state_name()), (vec![2, 3, 4], "observer"));
+    let mut committed = one.raft.clone();
+    one.after(ms(2_000));
+    assert_eq!(one.raft.state_name(), "prospective");
+    // Once it knows that its removal is committed, it waits for a leader like any observer.
+    let id = asks_fetch(&effects).unwrap().0;
+    core::mem::swap(&mut one.raft, &mut committed);
+    one.input(answer(id, fetched(4, 10, &[])));
+    one.after(ms(10_000));
+    assert_eq!(one.raft.state_name(), "observer");
+}
+
 /// Voters count when appended; cutting the log brings those before back.
 #[test]
 fn voters_that_are_cut_off_count_no_more() {

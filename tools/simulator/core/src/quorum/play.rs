@@ -320,8 +320,6 @@ impl Play<'_> {
                     ..AddRaftVoterRequest::default()
                 }));
             }
-            // Of two voters, the one that leads may be needed once more after its removal (Raft thesis, 4.2.2).
-            Deed::Remove(_) if self.may_be_two_voters() => {}
             Deed::Remove(machine) => {
                 tell!(self.story, now, "somebody asks that {machine} vote no more");
                 self.ask(&Request::RemoveRaftVoter(RemoveRaftVoterRequest {
@@ -345,13 +343,6 @@ impl Play<'_> {
             }
             _ => Deed::Fault(self.setup.climate.fault(u64::from(self.setup.nodes()), random)),
         }
-    }
-
-    /// Whether two vote, as far as anybody knows.
-    fn may_be_two_voters(&self) -> bool {
-        let mut known =
-            self.nodes.iter().filter_map(|node| Some(node.raft.as_ref()?.quorum().len()));
-        known.any(|voters| voters == 2)
     }
 
     /// Asks every node: the leader will do it.
