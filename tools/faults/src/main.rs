@@ -6,6 +6,11 @@
 //! a scenario passes by its own criterion or fails; one that cannot run here says why, and counts as
 //! skipped.
 
+#![allow(dead_code, unused_imports, reason = "the scenarios that use it follow")]
+
+mod client;
+mod load;
+mod proxy;
 mod report;
 mod scenario;
 mod scenarios;

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use crate::scenarios::swapped;
+use crate::scenarios::{answers, swapped};
 use crate::stage::{Needs, Stage};
 
 /// One fault and what must hold under it.
@@ -27,15 +27,35 @@ pub struct Scenario {
 }
 
 /// All of them, in the order in which `run all` plays them.
-pub static SCENARIOS: &[Scenario] = &[Scenario {
-    id: "S19-lock",
-    title: "two brokers on one data directory",
-    fault: "a second daemon is started on the directory of one that runs",
-    pass: "the second refuses to start and names the directory; the first serves on",
-    quick: true,
-    needs: Needs::Nothing,
-    play: swapped::second_daemon,
-}];
+pub static SCENARIOS: &[Scenario] = &[
+    Scenario {
+        id: "S19-lock",
+        title: "two brokers on one data directory",
+        fault: "a second daemon is started on the directory of one that runs",
+        pass: "the second refuses to start and names the directory; the first serves on",
+        quick: true,
+        needs: Needs::Nothing,
+        play: swapped::second_daemon,
+    },
+    Scenario {
+        id: "S26",
+        title: "first batches swapped",
+        fault: "the first two to five batches of an idempotent producer reach a new partition in another order",
+        pass: "whatever is not next is refused as out of order and stored by its retry; nothing lost, doubled or moved",
+        quick: true,
+        needs: Needs::Nothing,
+        play: answers::swapped,
+    },
+    Scenario {
+        id: "S27",
+        title: "answers lost behind the append",
+        fault: "a proxy swallows the answers to up to five produces in flight, and cuts; then the same to a load",
+        pass: "retries are answered with the same offsets; nothing doubled, lost or moved",
+        quick: true,
+        needs: Needs::Nothing,
+        play: answers::unheard,
+    },
+];
 
 impl fmt::Display for Scenario {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -1,3 +1,4 @@
 //! The scenarios themselves: one file for each kind of fault.
 
+pub mod answers;
 pub mod swapped;
