@@ -218,7 +218,7 @@ impl Log {
         {
             return Err(Refused::Epoch { got: epoch, latest });
         }
-        match self.producers.check(header, origin)? {
+        match self.producers.check(header, origin, self.end)? {
             Outcome::Append => {}
             Outcome::Duplicate { base_offset, last_offset, timestamp } => {
                 return Ok(Appended::Duplicate(Duplicate { base_offset, last_offset, timestamp }));

@@ -136,9 +136,14 @@ impl ProducerState {
         Self::default()
     }
 
-    /// Whether a batch may be appended. `header` is that of a batch which `flowstone_batch::check`
-    /// let pass; its base offset is not looked at.
-    pub fn check(&self, header: &BatchHeader, origin: Origin) -> Result<Outcome, ProducerError> {
+    /// Whether a batch may be appended to the log, which ends at `end`. `header` is that of a batch
+    /// which `flowstone_batch::check` let pass; its base offset is not looked at.
+    pub fn check(
+        &self,
+        header: &BatchHeader,
+        origin: Origin,
+        end: Offset,
+    ) -> Result<Outcome, ProducerError> {
         if !header.has_producer() {
             return Ok(Outcome::Append);
         }
@@ -164,6 +169,12 @@ impl ProducerState {
         match (origin, known) {
             // A coordinator numbers nothing. A producer that is not known may have been forgotten
             // (expired, or its records deleted): any sequence is its next (KAFKA-7190, KIP-360).
+            // But a log that never held a record has nobody forgotten: what does not begin at 0 has
+            // overtaken the producer's first batch, which would be refused for ever (KAFKA-15591).
+            (Origin::Client, None) if end == Offset::ZERO && header.base_sequence != 0 => {
+                let sequence = header.base_sequence;
+                Err(ProducerError::OutOfOrder { producer: id, sequence, expected: 0 })
+            }
             (Origin::Coordinator, _) | (Origin::Client, None) => Ok(Outcome::Append),
             (Origin::Client, Some(producer)) => {
                 let sequence = header.base_sequence;
