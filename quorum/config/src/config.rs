@@ -1,6 +1,10 @@
 //! From files, flags and the metadata log to the configuration that the daemon runs on.
 
-use std::collections::{BTreeMap, BTreeSet};
+use alloc::borrow::ToOwned;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
 
 use crate::keys::{
     Fallback, Settings, TopicConfig, group_key, server_key, server_keys, topic_key, topic_keys,

@@ -7,6 +7,9 @@ use crate::keys::{
 };
 use crate::layers::{Overrides, Source};
 use crate::value::Kind;
+use alloc::borrow::ToOwned;
+use alloc::string::String;
+use alloc::vec::Vec;
 
 /// One config as `DescribeConfigs` shows it.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -1,6 +1,8 @@
 //! Whether a server's key is known, and what becomes of it.
 
 use crate::keys::{Treatment, server_key, server_keys, topic_key};
+use alloc::format;
+use alloc::string::String;
 
 /// What becomes of a key that is not refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

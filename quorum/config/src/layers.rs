@@ -1,6 +1,10 @@
 //! The layers a value may come from, the strongest first (KIP-226).
 
-use std::collections::BTreeMap;
+use alloc::borrow::ToOwned;
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::string::ToString;
+use alloc::vec::Vec;
 
 use crate::keys::{Key, server_key};
 

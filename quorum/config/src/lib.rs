@@ -7,6 +7,11 @@
 //! Precedence, the strongest first (KIP-226): what is set for the topic or group, for this broker, for
 //! all brokers (all three in the metadata log), `--set`, the file, the table's default.
 
+// Tests print and panic like any other: they have std.
+#![cfg_attr(not(test), no_std)]
+
+extern crate alloc;
+
 mod config;
 mod describe;
 mod keys;

@@ -1,5 +1,9 @@
 //! Listeners: where the daemon listens, and what it tells clients to connect to.
 
+use alloc::borrow::ToOwned;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt;
 
 /// A name with an address: `PLAINTEXT://host:9092`.

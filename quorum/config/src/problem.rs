@@ -1,5 +1,7 @@
 //! What is wrong with a configuration, and where.
 
+use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt;
 
 /// Where a setting comes from.

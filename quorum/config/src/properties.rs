@@ -1,5 +1,8 @@
 //! Java's `.properties` text: what `java.util.Properties.load` reads, with line numbers.
 
+use alloc::string::String;
+use alloc::vec::Vec;
+
 /// One key with its value.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Property {

@@ -1,5 +1,10 @@
 //! The reference of all keys: what `flowstoned config --list` prints, and the documentation.
 
+use alloc::borrow::ToOwned;
+use alloc::format;
+use alloc::string::String;
+use alloc::string::ToString;
+use alloc::vec::Vec;
 use core::fmt::Write;
 
 use crate::keys::{

@@ -5,6 +5,10 @@ use crate::keys::Settings;
 use crate::layers::Layers;
 use crate::listeners::{self, Endpoint, check_distinct, parse_all};
 use crate::value::{CleanupPolicy, Value};
+use alloc::borrow::ToOwned;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
 
 /// Why `compact` cannot be had.
 const NO_COMPACTION: &str =

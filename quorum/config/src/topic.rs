@@ -6,6 +6,9 @@ use crate::config::Config;
 use crate::keys::{Key, Treatment, Updates, group_key, server_key, topic_key};
 use crate::layers::Overrides;
 use crate::value::Value;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
 
 impl Config {
     /// Checks the configs set for a topic, all of them together (so after an incremental change has

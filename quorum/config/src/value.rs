@@ -2,6 +2,10 @@
 //!
 //! A text is checked once, where it comes in; reading a checked text cannot fail.
 
+use alloc::borrow::ToOwned;
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt;
 
 /// A key's type; as a number, that of `DescribeConfigs`.

@@ -1,5 +1,7 @@
 //! Builds batches: the coordinators', the metadata log's, the tools', and tests'.
 
+use alloc::vec;
+use alloc::vec::Vec;
 use bytes::Bytes;
 use flowstone_types::{LeaderEpoch, Offset, ProducerId, Timestamp};
 

@@ -3,6 +3,7 @@
 //! Separate because it is the gate: what passes is right and final but for base offset and leader
 //! epoch. The crate's documentation has the table of what is checked when.
 
+use alloc::vec::Vec;
 use bytes::{Bytes, BytesMut};
 use core::fmt;
 use flowstone_types::{Offset, Timestamp};

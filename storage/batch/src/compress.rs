@@ -4,7 +4,11 @@
 //! inflating allocates in proportion to what it really produced, never to what a frame declares,
 //! and stops at the limit.
 
-use std::io::{Read, Write};
+use alloc::vec::Vec;
+// The codecs write to `std::io` traits; nothing else of the crate can name std.
+extern crate std;
+
+use self::std::io::{Read, Write};
 
 use flate2::read::MultiGzDecoder;
 use flate2::write::GzEncoder;

@@ -1,5 +1,9 @@
 //! Record batches, format v2: header, validation at append, compression, iteration, building.
 #![doc = include_str!("checks.md")]
+// Tests print and panic like any other: they have std.
+#![cfg_attr(not(test), no_std)]
+
+extern crate alloc;
 
 mod builder;
 mod check;

@@ -4,6 +4,8 @@
 //! block size that the frame declares (4 MiB for 15 bytes), and must know a cut frame.
 //! Format: <https://github.com/lz4/lz4/blob/dev/doc/lz4_Frame_format.md>.
 
+use alloc::vec;
+use alloc::vec::Vec;
 use twox_hash::XxHash32;
 
 use crate::error::BatchError;

@@ -4,6 +4,8 @@
     reason = "each append decodes every record: 16 ns a record left to the compiler, 12 so"
 )]
 
+use alloc::vec::Vec;
+
 /// Why a number could not be read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum ReadError {

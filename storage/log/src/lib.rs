@@ -3,6 +3,9 @@
 //! Pure: bytes, listings and times come in; places, plans and file contents go out. The shell in
 //! `node/store` owns every file and does what is decided here. Formats and names are Kafka's.
 
+// Tests print and panic like any other: they have std.
+#![cfg_attr(not(test), no_std)]
+
 extern crate alloc;
 
 mod checkpoint;

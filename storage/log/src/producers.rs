@@ -9,7 +9,8 @@
 
 mod snapshot;
 
-use std::collections::{BTreeMap, VecDeque};
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::vec::Vec;
 
 use flowstone_batch::{BatchHeader, NO_PRODUCER_EPOCH, NO_SEQUENCE, Origin, sequence_plus};
 use flowstone_types::{Offset, ProducerId, Timestamp};

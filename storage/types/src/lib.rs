@@ -3,6 +3,11 @@
 //! Separate so that the pure cores, the shell and the tools mean the same thing by the same word.
 //! Pure: nothing here reads a clock or draws randomness; both arrive as values.
 
+// Tests print and panic like any other: they have std.
+#![cfg_attr(not(test), no_std)]
+
+extern crate alloc;
+
 mod time;
 mod uuid;
 

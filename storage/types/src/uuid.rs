@@ -1,5 +1,6 @@
 //! Kafka's 128-bit ids and their 22-character text form (base64url, no padding).
 
+use alloc::string::ToString;
 use core::fmt;
 use core::str::FromStr;
 

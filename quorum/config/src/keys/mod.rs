@@ -10,6 +10,8 @@ mod refused;
 mod server;
 mod topic_and_group;
 
+use alloc::format;
+use alloc::string::String;
 pub use server::Settings;
 pub use topic_and_group::TopicConfig;
 
@@ -260,7 +262,7 @@ use {fallback, other_keys, typed_keys};
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeSet;
+    use alloc::collections::BTreeSet;
 
     #[test]
     fn every_row_is_whole() {

@@ -4,6 +4,7 @@ use super::{
     ANY, CompressedCheck, Durability, Fallback, GZIP_LEVEL, Key, Kind, List, LogFormat, NON_EMPTY,
     Range, Treatment, Updates, Value, at_least, between, fallback, other_keys, real, typed_keys,
 };
+use alloc::string::String;
 
 typed_keys! {
     /// The server's keys that are used, typed and in range.

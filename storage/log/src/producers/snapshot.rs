@@ -4,7 +4,8 @@
 //! `version i16, crc u32, count i32`, then an entry of 46 bytes per producer; the CRC-32C covers
 //! everything behind it. Only the last batch of a producer is kept.
 
-use std::collections::VecDeque;
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
 
 use flowstone_batch::NO_SEQUENCE;
 use flowstone_types::{Offset, Timestamp};
