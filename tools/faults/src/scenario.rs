@@ -5,8 +5,8 @@
 
 use std::fmt;
 
-use crate::scenarios::{answers, swapped};
-use crate::stage::{Needs, Stage};
+use crate::scenarios::{answers, power, swapped};
+use crate::stage::{Kind, Needs, Stage};
 
 /// One fault and what must hold under it.
 pub struct Scenario {
@@ -28,6 +28,24 @@ pub struct Scenario {
 
 /// All of them, in the order in which `run all` plays them.
 pub static SCENARIOS: &[Scenario] = &[
+    Scenario {
+        id: "S10-ext4",
+        title: "power loss on ext4",
+        fault: POWER_FAULT,
+        pass: POWER_PASS,
+        quick: true,
+        needs: Needs::FileSystems(&[Kind::Ext4]),
+        play: power::on_ext4,
+    },
+    Scenario {
+        id: "S10-xfs",
+        title: "power loss on XFS",
+        fault: POWER_FAULT,
+        pass: POWER_PASS,
+        quick: false,
+        needs: Needs::FileSystems(&[Kind::Xfs]),
+        play: power::on_xfs,
+    },
     Scenario {
         id: "S19-lock",
         title: "two brokers on one data directory",
@@ -56,6 +74,9 @@ pub static SCENARIOS: &[Scenario] = &[
         play: answers::unheard,
     },
 ];
+
+const POWER_FAULT: &str = "the file system goes down without a flush of its log, under load, at a random moment; in some rounds once more during recovery";
+const POWER_PASS: &str = "flushed mode, 100 rounds: no acknowledged record, committed offset, topic or deletion of a topic is lost; no record changed, doubled or out of order; recovered twice, every log has the same start and end";
 
 impl fmt::Display for Scenario {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -5,6 +5,7 @@
 
 mod raw;
 mod requests;
+mod topics;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -16,6 +17,7 @@ pub use requests::{
     PRODUCE_VERSION, Produced, Wanted, commit, committed, create_topic, fetch, find_coordinator,
     init_producer, now, plain_batch, produce, produce_request, produced,
 };
+pub use topics::{delete_topic, offsets, topic_names};
 
 /// Why there is no answer. Whether the request was carried out is unknown.
 #[derive(Debug, thiserror::Error)]

@@ -191,8 +191,18 @@ impl Load {
     /// Lets the clients finish what they have begun (the broker must be well), reads everything and
     /// judges it.
     pub fn verdict(mut self) -> anyhow::Result<Totals> {
+        self.settle()?;
+        self.audit()
+    }
+
+    /// Lets the clients finish what they have begun; the broker must be well.
+    pub fn settle(&mut self) -> anyhow::Result<()> {
         self.stop();
-        self.check()?;
+        self.check()
+    }
+
+    /// Reads everything of a load that has settled, and judges it; as often as one likes.
+    pub fn audit(&self) -> anyhow::Result<Totals> {
         let mut totals = Totals::default();
         for partition in 0..self.shared.plan.partitions {
             let log = read::whole(&self.shared, partition, SETTLE_MAX)?;

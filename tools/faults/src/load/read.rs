@@ -10,7 +10,7 @@ use flowstone_history::{RecordId, Violation};
 use flowstone_wire::ErrorCode;
 
 use super::{Link, Shared};
-use crate::client::{Wanted, commit, committed, fetch, find_coordinator};
+use crate::client::{Wanted, commit, committed, fetch, find_coordinator, offsets};
 
 /// Most bytes of one answer.
 const FETCH_BYTES_MAX: i32 = 1 << 20;
@@ -96,14 +96,18 @@ fn look(shared: &Shared, link: &mut Link, partition: i32, position: i64) -> Opti
     let mut guard = shared.partition(partition);
     match answer.code {
         ErrorCode::None => {}
-        ErrorCode::OffsetOutOfRange if answer.log_start > position => {
-            shared.judge(partition, guard.history.starts_at(answer.log_start))?;
-            return Some(Read { next: answer.log_start, records: Vec::new(), at_end: false });
-        }
+        // As from Kafka, the answer does not say what would be in range.
         ErrorCode::OffsetOutOfRange => {
-            let (what, after) = ("the end of the log", answer.high_watermark);
-            let back = Violation::WentBack { what, before: position, after };
-            return shared.judge(partition, Err(back));
+            drop(guard);
+            let topic = &shared.plan.topic;
+            let (start, end) = link.with(|client| offsets(client, topic, partition))?.ok()?;
+            if start <= position {
+                let what = "the end of the log";
+                let back = Violation::WentBack { what, before: position, after: end };
+                return shared.judge(partition, Err(back));
+            }
+            shared.judge(partition, shared.partition(partition).history.starts_at(start))?;
+            return Some(Read { next: start, records: Vec::new(), at_end: false });
         }
         code if code.is_retriable() => {
             shared.refused("fetch", code);

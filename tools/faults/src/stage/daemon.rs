@@ -24,6 +24,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(5);
 const TAIL_LINES: usize = 20;
 
 /// How a daemon is to be started, as often as a scenario likes.
+#[derive(Clone)]
 pub struct Launch {
     flowstoned: PathBuf,
     data: PathBuf,
@@ -38,9 +39,7 @@ pub struct Launch {
 impl Launch {
     /// On a free port, which stays the same for all its starts.
     pub fn new(flowstoned: &Path, data: PathBuf, log: PathBuf) -> Self {
-        // Nothing else may bind it in between, or the start says so.
-        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|bound| bound.local_addr());
-        let port = free.expect("a free port").port();
+        let port = free_port();
         let settings = vec![("flowstone.metrics.listener".to_owned(), String::new())];
         let flowstoned = flowstoned.to_owned();
         Self { flowstoned, data, log, port, settings, config: None, under: Vec::new() }
@@ -51,6 +50,11 @@ impl Launch {
         self.settings.retain(|(known, _)| known != key);
         self.settings.push((key.to_owned(), value.to_owned()));
         self
+    }
+
+    /// The same on another port, where nobody waits for it.
+    pub fn on_another_port(&self) -> Self {
+        Self { port: free_port(), ..self.clone() }
     }
 
     /// Where its data are.
@@ -90,14 +94,18 @@ impl Launch {
         command.spawn().with_context(|| format!("cannot start {}", self.flowstoned.display()))
     }
 
+    /// Starts it, and does not wait until it is ready.
+    pub fn begin(&self) -> anyhow::Result<Daemon> {
+        let log_from = log_len(&self.log);
+        let child = self.spawn()?;
+        let (log, address) = (self.log.clone(), self.address());
+        Ok(Daemon { child, log, log_from, address, ready_after: Duration::ZERO })
+    }
+
     /// Starts it; returns once it says that it is ready.
     pub fn start(&self) -> anyhow::Result<Daemon> {
-        let log_from = log_len(&self.log);
         let began = Instant::now();
-        let child = self.spawn()?;
-        let log = self.log.clone();
-        let mut daemon =
-            Daemon { child, log, log_from, address: self.address(), ready_after: Duration::ZERO };
+        let mut daemon = self.begin()?;
         daemon.wait_for("\"message\":\"ready\"", START_MAX)?;
         daemon.ready_after = began.elapsed();
         Ok(daemon)
@@ -203,6 +211,12 @@ impl Drop for Daemon {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Free now; should another process take it in between, the start says so.
+fn free_port() -> u16 {
+    let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|bound| bound.local_addr());
+    free.expect("a free port").port()
 }
 
 fn wait(child: &mut Child, at_most: Duration) -> anyhow::Result<Option<ExitStatus>> {

@@ -1,6 +1,7 @@
 //! What a scenario is given to play on: a seed, a folder, daemons, file systems, and a place for figures.
 
 mod daemon;
+mod filesystem;
 mod random;
 
 use std::path::PathBuf;
@@ -8,6 +9,7 @@ use std::time::Instant;
 
 #[allow(unused_imports, reason = "scenarios that use it follow")]
 pub use daemon::{Daemon, Launch};
+pub use filesystem::{FileSystem, Kind};
 pub use random::Random;
 
 use crate::report::Figures;
@@ -17,6 +19,8 @@ use crate::report::Figures;
 pub enum Needs {
     /// An ordinary user's rights.
     Nothing,
+    /// Root, loop devices, and the tools of these file systems.
+    FileSystems(&'static [Kind]),
 }
 
 impl Needs {
@@ -24,6 +28,7 @@ impl Needs {
     pub fn missing(self) -> Option<String> {
         match self {
             Self::Nothing => None,
+            Self::FileSystems(kinds) => filesystem::missing(kinds),
         }
     }
 }
