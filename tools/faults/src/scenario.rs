@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use crate::scenarios::{answers, power, swapped};
+use crate::scenarios::{answers, kill, power, space, swapped, weaker};
 use crate::stage::{Kind, Needs, Stage};
 
 /// One fault and what must hold under it.
@@ -29,6 +29,15 @@ pub struct Scenario {
 /// All of them, in the order in which `run all` plays them.
 pub static SCENARIOS: &[Scenario] = &[
     Scenario {
+        id: "S2",
+        title: "SIGKILL under load",
+        fault: "20 times SIGKILL at a random moment of producing, consuming and committing",
+        pass: "no acknowledged record or committed offset lost, changed, doubled or out of order; ready within 5 s and 1 s for each 2 GB of active log",
+        quick: true,
+        needs: Needs::Nothing,
+        play: kill::under_load,
+    },
+    Scenario {
         id: "S10-ext4",
         title: "power loss on ext4",
         fault: POWER_FAULT,
@@ -45,6 +54,51 @@ pub static SCENARIOS: &[Scenario] = &[
         quick: false,
         needs: Needs::FileSystems(&[Kind::Xfs]),
         play: power::on_xfs,
+    },
+    Scenario {
+        id: "S10-modes",
+        title: "what each durability mode loses to a power loss",
+        fault: "ten power cuts in each of flushed, written and memory, under the same load",
+        pass: "flushed loses nothing; what the others lose is measured",
+        quick: false,
+        needs: Needs::FileSystems(&[Kind::Ext4]),
+        play: weaker::measured,
+    },
+    Scenario {
+        id: "S10-judge",
+        title: "the judge of power losses finds one",
+        fault: "a power cut in memory mode, which acknowledges what no disk has",
+        pass: "the checks of S10 report a loss: they can fail",
+        quick: true,
+        needs: Needs::FileSystems(&[Kind::Ext4]),
+        play: weaker::judged,
+    },
+    Scenario {
+        id: "S13",
+        title: "disk full under the logs",
+        fault: "producers fill a small file system; space is freed; twice",
+        pass: "producers get KAFKA_STORAGE_ERROR, reads go on, writes resume within 10 s of free space without a restart; nothing acknowledged is lost, also after a kill",
+        quick: true,
+        needs: Needs::FileSystems(&[Kind::Ext4]),
+        play: space::full,
+    },
+    Scenario {
+        id: "S13-metadata",
+        title: "disk full under the metadata log",
+        fault: "topics are made while the file system has no byte left; then space is freed",
+        pass: "the daemon lives and answers; topics are made again within 10 s of free space; every topic that was acknowledged is there, also after a kill",
+        quick: true,
+        needs: Needs::FileSystems(&[Kind::Ext4]),
+        play: space::full_under_metadata,
+    },
+    Scenario {
+        id: "S21",
+        title: "retention against a disk that fills up",
+        fault: "a file system 80 % full takes six times what is free, under retention; then another process takes the rest",
+        pass: "at 80 % no write is refused for space; at 100 % no flush or deletion takes the log offline; writes resume within 10 s of free space; nothing acknowledged and not expired is lost",
+        quick: false,
+        needs: Needs::FileSystems(&[Kind::Ext4]),
+        play: space::retention,
     },
     Scenario {
         id: "S19-lock",

@@ -192,7 +192,9 @@ impl Load {
     /// judges it.
     pub fn verdict(mut self) -> anyhow::Result<Totals> {
         self.settle()?;
-        self.audit()
+        let totals = self.audit()?;
+        ensure!(totals.acknowledged > 0, "nothing was acknowledged: this shows nothing");
+        Ok(totals)
     }
 
     /// Lets the clients finish what they have begun; the broker must be well.
@@ -214,7 +216,6 @@ impl Load {
             totals.acknowledged += acknowledged as u64;
             totals.there += log.len() as u64;
         }
-        ensure!(totals.acknowledged > 0, "nothing was acknowledged: this shows nothing");
         Ok(totals)
     }
 

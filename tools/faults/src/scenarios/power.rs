@@ -208,12 +208,12 @@ fn ends(address: SocketAddr) -> anyhow::Result<Vec<(String, i32, i64, i64)>> {
 }
 
 /// Small batches: they go through the journal.
-fn small(round: u32) -> Plan {
+pub(super) fn small(round: u32) -> Plan {
     Plan { topic: format!("small-{round}"), producers: 2, pause: Duration::ZERO, ..Plan::default() }
 }
 
 /// Large ones: they go to their segments, which roll.
-fn large(round: u32) -> Plan {
+pub(super) fn large(round: u32) -> Plan {
     Plan {
         producers: 1,
         in_flight: 3,
@@ -224,14 +224,14 @@ fn large(round: u32) -> Plan {
 }
 
 /// Segments of the smallest size, and retention that keeps few of them.
-fn rolling(topic: String, value_bytes_max: usize) -> Plan {
+pub(super) fn rolling(topic: String, value_bytes_max: usize) -> Plan {
     let configs =
         vec![("segment.bytes", (1 << 20).to_string()), ("retention.bytes", (4 << 20).to_string())];
     Plan { topic, partitions: 2, configs, producers: 2, value_bytes_max, ..Plan::default() }
 }
 
 /// A record for some of many partitions at a time.
-fn many(number: u32) -> Plan {
+pub(super) fn many(number: u32) -> Plan {
     Plan {
         topic: format!("many-{number}"),
         partitions: MANY,

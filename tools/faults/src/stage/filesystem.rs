@@ -73,7 +73,8 @@ impl FileSystem {
         let mount = folder.join(kind.to_string());
         let mut made = Self { kind, device, image, mount, options, mounted: false };
         match kind {
-            Kind::Ext4 => run("mkfs.ext4", &["-q", "-F", &made.device])?,
+            // Nothing set aside for root, as which the daemon runs here: full is full.
+            Kind::Ext4 => run("mkfs.ext4", &["-q", "-F", "-m", "0", &made.device])?,
             Kind::Xfs => run("mkfs.xfs", &["-q", "-f", &made.device])?,
         };
         fs::create_dir_all(&made.mount)?;
@@ -86,16 +87,16 @@ impl FileSystem {
         &self.mount
     }
 
-    /// Bytes that an ordinary process may still take.
+    /// Bytes that may still be taken.
     pub fn free_bytes(&self) -> anyhow::Result<u64> {
         let found = statvfs(&self.mount)?;
         Ok(found.f_bavail * found.f_frsize)
     }
 
-    /// Its size, as an ordinary process sees it.
+    /// Its size.
     pub fn all_bytes(&self) -> anyhow::Result<u64> {
         let found = statvfs(&self.mount)?;
-        Ok((found.f_blocks - found.f_bfree + found.f_bavail) * found.f_frsize)
+        Ok(found.f_blocks * found.f_frsize)
     }
 
     /// The power fails: nothing more reaches the image, and what has not is lost.
