@@ -32,11 +32,12 @@ pub trait Chief {
     fn wake(&mut self, stage: &mut Stage<'_>) -> Result<(), Violation>;
     /// Something of its machine's own is done.
     fn done(&mut self, what: Io, stage: &mut Stage<'_>) -> Result<(), Violation>;
-    /// Creates a topic of one partition.
+    /// Creates a topic of one partition; one that may lose what was committed, where it knows unclean elections.
     fn create(
         &mut self,
         topic: u64,
         replicas: &[NodeId],
+        may_lose: bool,
         stage: &mut Stage<'_>,
     ) -> Result<(), Violation>;
     /// Deletes a partition's topic.
@@ -48,4 +49,22 @@ pub trait Chief {
         replicas: Option<Vec<NodeId>>,
         stage: &mut Stage<'_>,
     ) -> Result<(), Violation>;
+    /// Sets a config of a partition's topic, or removes it; where it knows configs.
+    fn configure(
+        &mut self,
+        _id: PartitionId,
+        _key: &str,
+        _value: Option<&str>,
+        _stage: &mut Stage<'_>,
+    ) -> Result<(), Violation> {
+        Ok(())
+    }
+    /// Has anybody lead a partition that nobody leads, be it uncleanly; where it knows how.
+    fn elect(&mut self, _id: PartitionId, _stage: &mut Stage<'_>) -> Result<(), Violation> {
+        Ok(())
+    }
+    /// A broker's connections to it are gone, whatever became of the broker; where it cares.
+    fn disconnected(&mut self, _node: NodeId, _stage: &mut Stage<'_>) -> Result<(), Violation> {
+        Ok(())
+    }
 }

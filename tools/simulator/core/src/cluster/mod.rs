@@ -4,6 +4,8 @@
 pub mod broker;
 mod chief;
 pub mod clients;
+mod duties;
+mod invariants;
 pub mod log;
 pub mod message;
 mod model;

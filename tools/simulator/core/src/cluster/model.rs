@@ -324,6 +324,7 @@ impl Chief for Model {
         &mut self,
         topic: u64,
         replicas: &[NodeId],
+        _: bool,
         stage: &mut Stage<'_>,
     ) -> Result<(), Violation> {
         let id = PartitionId { topic: Uuid(u128::from(topic)), index: 0 };

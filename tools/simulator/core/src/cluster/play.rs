@@ -9,6 +9,7 @@ use flowstone_types::{NodeId, Offset, PartitionId};
 use super::broker::{Broker, Cast, Stage};
 use super::chief::Chief;
 use super::clients::Clients;
+use super::invariants::UNCLEAN;
 use super::message::{Io, Message, PartitionView, View};
 use super::model::Model;
 use super::shipped::Shipped;
@@ -65,6 +66,8 @@ struct Setup {
     producers: u16,
     pause: Micros,
     deletes_records: bool,
+    /// Whether topics may allow unclean elections.
+    may_lose: bool,
 }
 
 impl Setup {
@@ -89,6 +92,7 @@ impl Setup {
             producers: random.between(1, 4) as u16,
             pause: random.one_of(&[5 * MILLI, 20 * MILLI, 100 * MILLI]),
             deletes_records: random.chance(250),
+            may_lose: random.chance(300),
         }
     }
 }
@@ -97,10 +101,13 @@ impl Setup {
 enum Deed {
     Fault(Fault),
     StopInOrder(NodeId),
-    Create { topic: u64 },
+    Create { topic: u64, may_lose: bool },
     Delete { place: u64 },
     Reassign { place: u64, first: u64, off: bool },
     DeleteRecords { place: u64, part_per_mille: u64 },
+    Configure { place: u64, key: &'static str, value: Option<&'static str> },
+    Elect { place: u64 },
+    Disconnect(NodeId),
 }
 
 struct Play<'a> {
@@ -317,14 +324,21 @@ impl Play<'_> {
         }
         self.faults += 1;
         match deed {
-            Deed::Fault(fault) => self.fault(fault),
+            Deed::Fault(fault) => {
+                self.fault(fault);
+                if let Fault::Kill { machine, .. } = fault
+                    && let Some(node) = self.cast.broker(machine)
+                {
+                    self.disconnected(node)?;
+                }
+            }
             Deed::StopInOrder(node) => {
                 let Self { world, story, truth, .. } = self;
                 if world.is_up(self.cast.machine(node)) {
                     self.brokers[node.0 as usize].stop_in_order(&mut Stage { world, story, truth });
                 }
             }
-            Deed::Create { topic } => self.create(topic, &mut random)?,
+            Deed::Create { topic, may_lose } => self.create(topic, may_lose, &mut random)?,
             Deed::Delete { place } => {
                 if let Some(id) = self.some_partition(place).filter(|_| self.partitions.len() > 1) {
                     let Self { world, story, truth, chief, .. } = self;
@@ -339,6 +353,19 @@ impl Play<'_> {
                     chief.reassign(id, target, &mut Stage { world, story, truth })?;
                 }
             }
+            Deed::Configure { place, key, value } => {
+                if let Some(id) = self.some_partition(place) {
+                    let Self { world, story, truth, chief, .. } = self;
+                    chief.configure(id, key, value, &mut Stage { world, story, truth })?;
+                }
+            }
+            Deed::Elect { place } => {
+                if let Some(id) = self.some_partition(place) {
+                    let Self { world, story, truth, chief, .. } = self;
+                    chief.elect(id, &mut Stage { world, story, truth })?;
+                }
+            }
+            Deed::Disconnect(node) => self.disconnected(node)?,
             Deed::DeleteRecords { place, part_per_mille } => {
                 let Some(id) = self.some_partition(place) else { return Ok(()) };
                 let truth = self.truth.partition(id);
@@ -366,12 +393,29 @@ impl Play<'_> {
         replicas.map(|n| NodeId(((first + n) % brokers) as i32)).collect()
     }
 
+    fn some_broker(&self, random: &mut Random) -> NodeId {
+        NodeId(random.below(u64::from(self.setup.brokers)) as i32)
+    }
+
+    /// The controller's shell sees that a broker's connections are gone.
+    fn disconnected(&mut self, node: NodeId) -> Result<(), Violation> {
+        if !self.world.is_running(self.cast.controller) {
+            return Ok(());
+        }
+        tell!(self.story, self.world.now(), "broker {node} has no connection to the controller");
+        let Self { world, story, truth, chief, .. } = self;
+        chief.disconnected(node, &mut Stage { world, story, truth })
+    }
+
     fn deed(&self, number: u32, random: &mut Random) -> Deed {
         if number == 0 {
-            return Deed::Create { topic: 1 };
+            return Deed::Create { topic: 1, may_lose: false };
         }
         match random.below(100) {
-            0..4 => Deed::Create { topic: u64::from(number) + 1 },
+            0..4 => Deed::Create {
+                topic: u64::from(number) + 1,
+                may_lose: self.setup.may_lose && random.chance(500),
+            },
             4..6 => Deed::Delete { place: random.bits() >> 32 },
             6..10 if self.setup.deletes_records => Deed::DeleteRecords {
                 place: random.bits() >> 32,
@@ -382,7 +426,20 @@ impl Play<'_> {
                 first: random.bits() >> 32,
                 off: random.chance(250),
             },
-            14..20 => Deed::StopInOrder(NodeId(random.below(u64::from(self.setup.brokers)) as i32)),
+            14..20 => Deed::StopInOrder(self.some_broker(random)),
+            20..23 if self.setup.may_lose => {
+                const WISHES: [(&str, Option<&str>); 5] = [
+                    (UNCLEAN, Some("true")),
+                    (UNCLEAN, Some("false")),
+                    (UNCLEAN, None),
+                    ("retention.ms", Some("86400000")),
+                    ("retention.ms", None),
+                ];
+                let (key, value) = random.one_of(&WISHES);
+                Deed::Configure { place: random.bits() >> 32, key, value }
+            }
+            23..24 if self.setup.may_lose => Deed::Elect { place: random.bits() >> 32 },
+            24..27 => Deed::Disconnect(self.some_broker(random)),
             _ => {
                 // Everybody but the clients.
                 Deed::Fault(self.setup.climate.fault(u64::from(self.setup.brokers) + 1, random))
@@ -390,13 +447,13 @@ impl Play<'_> {
         }
     }
 
-    fn create(&mut self, topic: u64, random: &mut Random) -> Result<(), Violation> {
+    fn create(&mut self, topic: u64, may_lose: bool, random: &mut Random) -> Result<(), Violation> {
         if self.partitions.len() >= PARTITIONS_MAX {
             return Ok(());
         }
         let replicas = self.some_replicas(random.bits() >> 32);
         let Self { world, story, truth, chief, .. } = self;
-        chief.create(topic, &replicas, &mut Stage { world, story, truth })
+        chief.create(topic, &replicas, may_lose, &mut Stage { world, story, truth })
     }
 
     fn fault(&mut self, fault: Fault) {
@@ -453,7 +510,9 @@ impl Play<'_> {
             partition.leader.is_none() && partition.isr.is_empty() && partition.eligible.is_empty()
         };
         let partitions = &self.chief.view().partitions;
-        if !self.clients.are_idle(|id| partitions.get(&id).is_none_or(lost)) {
+        // Nor does an idempotent producer go on where its last batches were lost.
+        let may_lose = |id| self.truth.known(id).is_some_and(|truth| truth.may_lose);
+        if !self.clients.are_idle(|id| may_lose(id) || partitions.get(&id).is_none_or(lost)) {
             return Some("a producer has no answer".to_owned());
         }
         for (id, partition) in partitions.iter().filter(|(_, partition)| !lost(partition)) {

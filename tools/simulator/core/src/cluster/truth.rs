@@ -24,6 +24,8 @@ pub struct PartitionTruth {
     /// Whether records were deleted: what a leader knows of a producer goes with its records here, so a
     /// retry may stand twice.
     pub has_deletions: bool,
+    /// Whether it ever allowed an unclean election: what was committed may be lost, and changed, from then on.
+    pub may_lose: bool,
     /// The high watermark of each leadership.
     by_epoch: BTreeMap<LeaderEpoch, (NodeId, Offset)>,
     /// The highest sequence of each producer that was acknowledged, or of which it cannot be known.
@@ -73,6 +75,11 @@ impl Truth {
         self.partitions.entry(id).or_default()
     }
 
+    /// What is true of this partition, if anything is.
+    pub fn known(&self, id: PartitionId) -> Option<&PartitionTruth> {
+        self.partitions.get(&id)
+    }
+
     /// All of them.
     pub fn partitions(&self) -> impl Iterator<Item = (PartitionId, &PartitionTruth)> {
         self.partitions.iter().map(|(id, truth)| (*id, truth))
@@ -110,6 +117,9 @@ impl Truth {
             );
         }
         truth.by_epoch.insert(epoch, (node, high_watermark));
+        if truth.may_lose {
+            return Ok(());
+        }
         if high_watermark > log.ends().durable {
             broken!(
                 "committed is durable",
@@ -155,7 +165,9 @@ impl Truth {
         high_watermark: Offset,
         log: &PartitionLog,
     ) -> Result<(), Violation> {
-        let Some(truth) = self.partitions.get(&id) else { return Ok(()) };
+        let Some(truth) = self.partitions.get(&id).filter(|truth| !truth.may_lose) else {
+            return Ok(());
+        };
         if high_watermark > truth.high_watermark {
             broken!(
                 "a follower's high watermark is committed",
@@ -181,8 +193,8 @@ impl Truth {
         id: PartitionId,
         log_of: impl Fn(NodeId) -> Option<&'a PartitionLog>,
     ) -> Result<(), Violation> {
-        let (Some(truth), Some(partition)) = (self.partitions.get(&id), view.partitions.get(&id))
-        else {
+        let truth = self.partitions.get(&id).filter(|truth| !truth.may_lose);
+        let (Some(truth), Some(partition)) = (truth, view.partitions.get(&id)) else {
             return Ok(());
         };
         // The last one is enough: what lies before it is compared where a watermark passes it.
@@ -209,6 +221,9 @@ impl Truth {
     /// A producer is told that its batch is safe.
     pub fn acknowledge(&mut self, request: &Produce, base: Offset) -> Result<(), Violation> {
         let truth = self.partitions.entry(request.partition).or_default();
+        if truth.may_lose {
+            return Ok(());
+        }
         let at = truth.committed.partition_point(|batch| batch.base < base);
         let there = truth.committed.get(at).is_some_and(|batch| {
             batch.base == base
@@ -230,7 +245,8 @@ impl Truth {
 
     /// What a consumer reads is what is committed.
     pub fn read(&self, id: PartitionId, batches: &[Batch]) -> Result<(), Violation> {
-        let (Some(first), Some(truth)) = (batches.first(), self.partitions.get(&id)) else {
+        let truth = self.partitions.get(&id).filter(|truth| !truth.may_lose);
+        let (Some(first), Some(truth)) = (batches.first(), truth) else {
             return Ok(());
         };
         let at = truth.committed.partition_point(|batch| batch.base < first.base);
@@ -243,7 +259,7 @@ impl Truth {
     /// At the end: each producer's batches are there once, in order, without a gap up to the last one
     /// that was acknowledged.
     pub fn histories(&self) -> Result<(), Violation> {
-        for (id, truth) in self.partitions() {
+        for (id, truth) in self.partitions().filter(|(_, truth)| !truth.may_lose) {
             let mut next: BTreeMap<u16, u32> = BTreeMap::new();
             let retried = |batch: &&Batch| batch.producer < WITHOUT_RETRIES && !truth.has_deletions;
             for batch in truth.committed.iter().filter(retried) {
