@@ -8,8 +8,10 @@
 
 #![allow(dead_code, unused_imports, reason = "the scenarios that use it follow")]
 
+mod cgroup;
 mod client;
 mod load;
+mod probe;
 mod proxy;
 mod report;
 mod scenario;

@@ -5,7 +5,9 @@
 
 use std::fmt;
 
-use crate::scenarios::{answers, kill, power, space, swapped, weaker};
+use crate::scenarios::{
+    answers, frames, kill, limits, many, power, space, swapped, vanish, weaker,
+};
 use crate::stage::{Kind, Needs, Stage};
 
 /// One fault and what must hold under it.
@@ -126,6 +128,78 @@ pub static SCENARIOS: &[Scenario] = &[
         quick: true,
         needs: Needs::Nothing,
         play: answers::unheard,
+    },
+    Scenario {
+        id: "S38",
+        title: "frames that nobody means well with",
+        fault: "lengths that cannot be, 100 MiB declared and 1 byte sent, a byte now and then on 2,000 connections, random bytes, HTTP, TLS",
+        pass: "memory grows by 20 KiB a connection and 48 MiB at most; a client beside keeps its p99 within a factor of 2; the log stays short",
+        quick: true,
+        needs: Needs::Nothing,
+        play: frames::attacks,
+    },
+    Scenario {
+        id: "S24-reset",
+        title: "2,000 connections end with a RST",
+        fault: "in the middle of a request, behind one, and before answers are read, several times over",
+        pass: "files and memory come back to what they were; load beside goes on; nothing acknowledged is lost",
+        quick: true,
+        needs: Needs::Nothing,
+        play: vanish::resets,
+    },
+    Scenario {
+        id: "S24-gone",
+        title: "2,000 peers and a group's member vanish without a word",
+        fault: "their address is taken away while answers are on their way",
+        pass: "connections and memory are given back within the idle timeout, the coordinator releases the member, load goes on",
+        quick: false,
+        needs: Needs::That(vanish::missing),
+        play: vanish::half_open,
+    },
+    Scenario {
+        id: "S8-files",
+        title: "out of file descriptors",
+        fault: "256 files at start; then the least that it starts with, 1,024, and 1,500 clients call",
+        pass: "the first start is refused and says why; who is connected goes on, a topic can be made, callers wait, the log says so; when they have gone all is well",
+        quick: true,
+        needs: Needs::Nothing,
+        play: limits::files,
+    },
+    Scenario {
+        id: "S8-threads",
+        title: "out of threads",
+        fault: "a control group lets the daemon have no thread more than it has",
+        pass: "no crash; an orderly stop works; started again, writes go on, and nothing acknowledged is lost",
+        quick: true,
+        needs: Needs::Cgroup("pids"),
+        play: limits::threads,
+    },
+    Scenario {
+        id: "S7-cpu",
+        title: "starved of CPU",
+        fault: "5 % of one CPU for half a minute, under load",
+        pass: "no crash; writes resume within 5 s of its end; nothing acknowledged is lost",
+        quick: true,
+        needs: Needs::Cgroup("cpu"),
+        play: limits::cpu,
+    },
+    Scenario {
+        id: "S7-memory",
+        title: "128 MiB of memory",
+        fault: "a control group of 128 MiB, and 32 producers that send as fast as they can",
+        pass: "back-pressure instead of the out-of-memory killer; nothing acknowledged is lost",
+        quick: false,
+        needs: Needs::Cgroup("memory"),
+        play: limits::memory,
+    },
+    Scenario {
+        id: "S36",
+        title: "10,000 partitions, killed",
+        fault: "SIGKILL of a broker of 10,000 partitions, 500 of them under load",
+        pass: "ready in 10 s; at most two files a partition and 300 MiB; below 5 % of a core when idle; nothing acknowledged is lost",
+        quick: false,
+        needs: Needs::Nothing,
+        play: many::partitions,
     },
 ];
 

@@ -7,12 +7,12 @@ mod raw;
 mod requests;
 mod topics;
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use flowstone_wire::client::{Request, ResponseError, correlation_id, decode, encode};
 
-pub use raw::Raw;
+pub use raw::{Answer, Raw, header};
 pub use requests::{
     PRODUCE_VERSION, Produced, Wanted, commit, committed, create_topic, fetch, find_coordinator,
     init_producer, now, plain_batch, produce, produce_request, produced,
@@ -45,6 +45,11 @@ impl Client {
     pub fn connect(address: SocketAddr, time_limit: Duration) -> std::io::Result<Self> {
         let raw = Raw::connect(address, time_limit)?;
         Ok(Self { raw, time_limit, correlation_id: 0 })
+    }
+
+    /// Over a connection that was made elsewhere.
+    pub fn over(stream: TcpStream, time_limit: Duration) -> Self {
+        Self { raw: Raw::from(stream), time_limit, correlation_id: 0 }
     }
 
     /// Sends a request without waiting for its answer; returns its number.

@@ -26,7 +26,7 @@ use crate::client::{Client, ClientError, create_topic};
 /// A client that was cut off tries again after this.
 const AGAIN_AFTER: Duration = Duration::from_millis(50);
 /// How long the topic's creation, and the reading of everything, may meet with errors.
-const SETTLE_MAX: Duration = Duration::from_mins(2);
+const SETTLE_MAX: Duration = Duration::from_mins(1);
 /// Longest latency that is told apart, in microseconds.
 const LATENCY_US_MAX: u64 = 600_000_000;
 
@@ -222,6 +222,14 @@ impl Load {
     /// Lets the clients finish what they have begun.
     fn stop(&mut self) {
         self.shared.stopping.store(true, Ordering::Relaxed);
+        let until = Instant::now() + SETTLE_MAX;
+        while !self.clients.iter().all(JoinHandle::is_finished) && Instant::now() < until {
+            sleep(Duration::from_millis(5));
+        }
+        if !self.clients.iter().all(JoinHandle::is_finished) {
+            let refusals = self.refusals();
+            self.shared.broken(format!("clients cannot finish in {SETTLE_MAX:?}: {refusals:?}"));
+        }
         for client in self.clients.drain(..) {
             if let Err(panic) = client.join() {
                 std::panic::resume_unwind(panic);

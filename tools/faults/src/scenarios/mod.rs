@@ -1,8 +1,12 @@
 //! The scenarios themselves: one file for each kind of fault.
 
 pub mod answers;
+pub mod frames;
 pub mod kill;
+pub mod limits;
+pub mod many;
 pub mod power;
 pub mod space;
 pub mod swapped;
+pub mod vanish;
 pub mod weaker;

@@ -67,6 +67,12 @@ impl Launch {
         (Ipv4Addr::LOCALHOST, self.port).into()
     }
 
+    /// Starts it by these words, to which its own are added: a program that limits or deceives it.
+    pub fn under(&mut self, words: Vec<String>) -> &mut Self {
+        self.under = words;
+        self
+    }
+
     fn spawn(&self) -> anyhow::Result<Child> {
         if let Some(folder) = self.log.parent() {
             fs::create_dir_all(folder)?;

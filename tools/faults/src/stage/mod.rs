@@ -12,6 +12,7 @@ pub use daemon::{Daemon, Launch};
 pub use filesystem::{FileSystem, Kind};
 pub use random::Random;
 
+use crate::cgroup::Cgroup;
 use crate::report::Figures;
 
 /// What the machine must offer for a scenario.
@@ -21,6 +22,10 @@ pub enum Needs {
     Nothing,
     /// Root, loop devices, and the tools of these file systems.
     FileSystems(&'static [Kind]),
+    /// Root, and this controller of control groups.
+    Cgroup(&'static str),
+    /// What this says is missing.
+    That(fn() -> Option<String>),
 }
 
 impl Needs {
@@ -29,6 +34,8 @@ impl Needs {
         match self {
             Self::Nothing => None,
             Self::FileSystems(kinds) => filesystem::missing(kinds),
+            Self::Cgroup(controller) => Cgroup::missing(controller),
+            Self::That(missing) => missing(),
         }
     }
 }
