@@ -12,6 +12,7 @@ use anyhow::Context;
 use flowstone_config::{self as config, Config};
 use flowstone_runtime::{Connection, Listener, SocketOptions, local::Notify, now, sleep, spawn};
 use rustix::io::Errno;
+use rustix::process::{Resource, getrlimit};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::io::ErrorKind;
@@ -23,6 +24,9 @@ use tracing::warn;
 /// The shard that accepts.
 pub const DOOR_SHARD: usize = 0;
 
+/// One in so many of the files that the process may have open is kept for its logs: a new one that finds
+/// none is offline. Clients wait instead.
+const OWN_FILES_SHARE: usize = 4;
 /// A failed accept (out of file descriptors, most likely) is tried again after this.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// How long an address may be in use before that is an error, and how often it is tried.
@@ -168,14 +172,18 @@ fn own_host_name() -> String {
 /// Accepts connections on `listener` until the door closes.
 pub async fn accept(shard: Rc<Shard>, listener: Listener, plan: ListenerPlan) {
     let door = &shard.door;
+    let room = room();
     while !door.closing.get() {
         match listener.accept().await {
             Ok(socket) => {
                 // As Kafka: at the limit of all, one waits here for somebody to leave, and those
                 // behind it with the kernel. Looked at after the accept: other listeners let in, too.
-                while door.total.get() >= shard.config().settings.connections_max as usize
-                    && !door.closing.get()
-                {
+                let limit = || room.min(shard.config().settings.connections_max as usize);
+                while door.total.get() >= limit() && !door.closing.get() {
+                    shard.complaints.complain(|left_out| {
+                        let limit = limit();
+                        warn!(limit, left_out, "new clients wait: as many connections as may be");
+                    });
                     door.left.notified().await;
                 }
                 admit(&shard, socket, &plan).await;
@@ -189,6 +197,12 @@ pub async fn accept(shard: Rc<Shard>, listener: Listener, plan: ListenerPlan) {
             }
         }
     }
+}
+
+/// How many connections leave the logs their files.
+fn room() -> usize {
+    let files = getrlimit(Resource::Nofile).current.and_then(|count| usize::try_from(count).ok());
+    files.map_or(usize::MAX, |files| files - files / OWN_FILES_SHARE)
 }
 
 /// How many connections one address may have.

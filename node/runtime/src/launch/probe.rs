@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::path::{Path, PathBuf};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -164,21 +165,32 @@ fn locked_memory() -> Result<Option<u64>, ProbeError> {
     }
 }
 
-/// The machine's memory, or less where a control group (v2) says so.
+/// The machine's memory, or less where a control group says so.
 fn memory_bytes() -> u64 {
     let info = rustix::system::sysinfo();
     let machine = info.totalram * u64::from(info.mem_unit);
-    let group = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-    let own = group.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or("");
-    // Each group on the way up may limit.
-    let mut folder = std::path::Path::new("/sys/fs/cgroup").join(own);
-    let mut least = machine;
-    while folder.starts_with("/sys/fs/cgroup") {
-        let limit = fs::read_to_string(folder.join("memory.max")).unwrap_or_default();
-        least = limit.trim().parse().map_or(least, |limit: u64| least.min(limit));
-        folder.pop();
+    let groups = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let limit_of = |path: &Path| fs::read_to_string(path).ok()?.trim().parse().ok();
+    memory_limits(&groups).iter().filter_map(|path| limit_of(path)).fold(machine, u64::min)
+}
+
+/// The files that may limit a process's memory, `groups` being its `/proc/PID/cgroup`: its group's own,
+/// and those of each group on the way up, in version 2 and 1 of control groups.
+fn memory_limits(groups: &str) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for line in groups.lines() {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(own)) = (fields.next(), fields.next()) else { continue };
+        let (root, file) = match controllers {
+            "" => ("/sys/fs/cgroup", "memory.max"),
+            "memory" => ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+            _ => continue,
+        };
+        let own = Path::new(root).join(own.trim_start_matches('/'));
+        let up = own.ancestors().take_while(|folder| folder.starts_with(root));
+        files.extend(up.map(|folder| folder.join(file)));
     }
-    least
+    files
 }
 
 #[cfg(test)]
@@ -190,6 +202,18 @@ mod tests {
         let host = probe().unwrap();
         assert!(host.memory_bytes > 64 << 20);
         assert_eq!(getrlimit(Resource::Nofile).current, host.limits.open_files);
+    }
+
+    #[test]
+    fn every_group_on_the_way_up_may_limit_memory() {
+        let of = |groups| memory_limits(groups).iter().map(|it| it.display().to_string()).collect();
+        let second: Vec<String> = of("0::/system.slice/flowstoned\n");
+        let group = "/sys/fs/cgroup";
+        let files = ["/system.slice/flowstoned", "/system.slice", ""];
+        assert_eq!(second, files.map(|it| format!("{group}{it}/memory.max")));
+        let first: Vec<String> = of("9:cpu,cpuacct:/a\n7:memory:/b\n1:name=systemd:/c\n");
+        let files = ["/memory/b", "/memory"].map(|it| format!("{group}{it}/memory.limit_in_bytes"));
+        assert_eq!(first, files);
     }
 
     #[test]
