@@ -6,7 +6,8 @@
 use std::fmt;
 
 use crate::scenarios::{
-    answers, frames, kill, limits, many, power, space, swapped, vanish, weaker,
+    answers, batches, breadth, frames, kill, limits, many, power, soak, space, swapped, vanish,
+    weaker,
 };
 use crate::stage::{Kind, Needs, Stage};
 
@@ -137,6 +138,33 @@ pub static SCENARIOS: &[Scenario] = &[
         quick: true,
         needs: Needs::Nothing,
         play: frames::attacks,
+    },
+    Scenario {
+        id: "S39",
+        title: "every request, with bodies that make no sense",
+        fault: "every key from 0 to 99 and some others, in every version and some others, with 11 bodies each",
+        pass: "an answer to that very request, or the end of the connection; 96 MiB at most; load beside loses nothing",
+        quick: true,
+        needs: Needs::Nothing,
+        play: breadth::requests,
+    },
+    Scenario {
+        id: "S40",
+        title: "record batches that lie",
+        fault: "right checksums over wrong counts, deltas, lengths, magics, codecs, headers; forged control batches; bombs in four codecs; writes to the offsets",
+        pass: "each is refused with an error that names it; consumers are given nothing of it; 128 MiB at most; load beside loses nothing",
+        quick: false,
+        needs: Needs::Nothing,
+        play: batches::lies,
+    },
+    Scenario {
+        id: "S37",
+        title: "soak",
+        fault: "half load through retention for --rounds minutes; kills, pauses, cut connections, lost answers, bad frames, resets at random",
+        pass: "nothing acknowledged is lost; behind the kills memory grows by less than 5 % or 12 MiB, files and threads stay what they are",
+        quick: false,
+        needs: Needs::Nothing,
+        play: soak::soak,
     },
     Scenario {
         id: "S24-reset",

@@ -101,6 +101,8 @@ fn look(shared: &Shared, link: &mut Link, partition: i32, position: i64) -> Opti
             drop(guard);
             let topic = &shared.plan.topic;
             let (start, end) = link.with(|client| offsets(client, topic, partition))?.ok()?;
+            // What retention had taken may be back for a while, if the daemon died meanwhile.
+            let start = start.max(shared.partition(partition).history.start());
             if start <= position {
                 let what = "the end of the log";
                 let back = Violation::WentBack { what, before: position, after: end };
@@ -119,6 +121,9 @@ fn look(shared: &Shared, link: &mut Link, partition: i32, position: i64) -> Opti
         }
     }
     shared.judge(partition, guard.history.watermark_is(floor, answer.high_watermark))?;
+    if answer.log_start > guard.history.start() && answer.log_start <= position {
+        shared.judge(partition, guard.history.starts_at(answer.log_start))?;
+    }
     let prefix = shared.prefix(partition);
     let read = parse(&answer.records, position, |offset, value| {
         let Some(rest) = value.strip_prefix(&prefix[..]) else {

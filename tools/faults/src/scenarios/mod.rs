@@ -1,11 +1,15 @@
 //! The scenarios themselves: one file for each kind of fault.
 
 pub mod answers;
+pub mod batches;
+pub mod breadth;
+mod chart;
 pub mod frames;
 pub mod kill;
 pub mod limits;
 pub mod many;
 pub mod power;
+pub mod soak;
 pub mod space;
 pub mod swapped;
 pub mod vanish;

@@ -195,6 +195,11 @@ impl PartitionHistory {
         }
     }
 
+    /// Where the log begins, as far as is known.
+    pub fn start(&self) -> i64 {
+        self.start
+    }
+
     /// The log begins at `start` now (retention, or somebody deleted records): what is known of the
     /// offsets below it is forgotten, so that a long run's history does not grow without end.
     pub fn starts_at(&mut self, start: i64) -> Result<(), Violation> {
