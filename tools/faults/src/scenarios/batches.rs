@@ -79,6 +79,7 @@ pub fn lies(stage: &mut Stage) -> anyhow::Result<()> {
                         | ErrorCode::CorruptMessage
                         | ErrorCode::MessageTooLarge
                         | ErrorCode::UnsupportedForMessageFormat
+                        | ErrorCode::UnsupportedCompressionType
                         | ErrorCode::InvalidProducerEpoch
                         | ErrorCode::OutOfOrderSequenceNumber
                         | ErrorCode::InvalidTxnState

@@ -62,6 +62,8 @@ pub fn soak(stage: &mut Stage) -> anyhow::Result<()> {
     let minutes = stage.rounds(MINUTES.0, MINUTES.1);
     let mut launch = stage.launch("data");
     launch.set("log.retention.check.interval.ms", "2000");
+    // Caches are full soon, and what grows behind that is a leak.
+    launch.set("flowstone.memory.bytes", &(64 * MIB).to_string());
     let mut daemon = launch.start()?;
     let proxy = Proxy::start(daemon.address())?;
     let plan = |topic: &str, pause| Plan {
