@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Brings what the demo and the tests need, each thing once: `setup.sh THING...`, each of
-#   base kcat jars python librdkafka rdkafka-perf node go deny valgrind perf inferno charts
+#   base kcat jars python librdkafka rdkafka-perf node go deny valgrind perf inferno charts xfs
 # Debian's packages are installed only where a command is missing, and named first. All the rest goes into the build folder
 # ($FLOWSTONE_BUILD, or target/ in the clone), so deleting that folder undoes it.
 set -euo pipefail
@@ -64,6 +64,7 @@ declare_packages() {
         want rapidjson-dev "librdkafka's tests of its statistics" test -e /usr/include/rapidjson/rapidjson.h ;;
       valgrind) want valgrind "counts instructions, which a loaded machine does not change" valgrind --version ;;
       perf) want linux-perf "profiles the broker" perf --version ;;
+      xfs) want xfsprogs "makes the XFS whose power is cut" mkfs.xfs -V ;;
       charts) want python3-venv "draws charts, in a virtual environment" python3 -c 'import venv, ensurepip' ;;
       node | go | deny | inferno) ;;
       *) echo "setup.sh: unknown thing '$thing'" >&2; exit 2 ;;
@@ -170,5 +171,5 @@ bring_inferno() {
 declare_packages "$@"
 install_packages
 for thing in "$@"; do
-  case $thing in base | kcat | valgrind | perf) ;; *) "bring_$thing" ;; esac
+  case $thing in base | kcat | valgrind | perf | xfs) ;; *) "bring_$thing" ;; esac
 done

@@ -76,6 +76,13 @@ def of_simulator(text):
     return Totals(sum(map(int, re.findall(r"^[\w-]+: (\d+) seeds in ", text, re.M))), len(re.findall(r"^[\w-]+: seed \d+ failed", text, re.M)))
 
 
+def of_faults(text):
+    totals = Totals(len(re.findall(r"^   passed in ", text, re.M)), len(re.findall(r"^   FAILED after ", text, re.M)))
+    totals.reasons = re.findall(r"^SKIPPED: (.*)$", text, re.M)
+    totals.skipped = len(totals.reasons)
+    return totals
+
+
 class Run:
     """Steps one after another, and what they came to."""
 
@@ -154,6 +161,8 @@ def test(run):
     if run.step("Simulator: build", ["cargo", "build", "--release", "--locked", "-p", "flowstone-simulator"], of_one):
         run.step(f"Simulator: {SEEDS} seeds", [str(BUILD / "release" / "flowstone-simulator"), "--seeds", SEEDS], of_simulator)
     if run.step("Daemon and tool: build", ["cargo", "build", "--release", "--locked", "-p", "flowstone-broker", "-p", "flowstone-cli"], of_one):
+        if run.step("Fault scenarios: build", ["cargo", "build", "--release", "--locked", "-p", "flowstone-faults"], of_one):
+            run.step("Fault scenarios, the quick ones", [str(BUILD / "release" / "flowstone-faults"), "run", "--quick"], of_faults)
         run.step("Real clients, the quick part", pytest("-m", "not whole", str(CLIENTS)), of_pytest, background=fetched)
     compare = REPO / "benches" / "compare"
     run.step("The comparison's arithmetic", pytest(str(compare)), of_pytest, env={"PYTHONPATH": str(compare)}, background=fetched)

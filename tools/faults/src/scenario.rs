@@ -6,8 +6,8 @@
 use std::fmt;
 
 use crate::scenarios::{
-    answers, batches, breadth, frames, kill, limits, many, power, soak, space, swapped, vanish,
-    weaker,
+    answers, bad_disk, batches, breadth, frames, kill, limits, many, power, soak, space, swapped,
+    vanish, weaker,
 };
 use crate::stage::{Kind, Needs, Stage};
 
@@ -77,6 +77,15 @@ pub static SCENARIOS: &[Scenario] = &[
         play: weaker::judged,
     },
     Scenario {
+        id: "S10-cache",
+        title: "power loss with a disk that has a cache",
+        fault: "as S10, on a disk that forgets what was not flushed to its medium",
+        pass: "as S10, in 30 rounds",
+        quick: false,
+        needs: Needs::FailingDisk,
+        play: bad_disk::cache_is_lost,
+    },
+    Scenario {
         id: "S13",
         title: "disk full under the logs",
         fault: "producers fill a small file system; space is freed; twice",
@@ -93,6 +102,24 @@ pub static SCENARIOS: &[Scenario] = &[
         quick: true,
         needs: Needs::FileSystems(&[Kind::Ext4]),
         play: space::full_under_metadata,
+    },
+    Scenario {
+        id: "S14",
+        title: "a flush fails once, then all is well",
+        fault: "one flush of the disk fails, under ext4 without and with a journal; later the power is cut, or the daemon killed",
+        pass: "nothing that is acknowledged, before or after it, is lost: no flush is tried again and believed (there is no replica to go to)",
+        quick: true,
+        needs: Needs::FailingDisk,
+        play: bad_disk::flush_fails_once,
+    },
+    Scenario {
+        id: "S16",
+        title: "a block of a closed segment cannot be read",
+        fault: "reads of one block fail, in the middle of a segment that no cache holds",
+        pass: "fetches of it fail with an error; those behind it, of other partitions, and produces go on; healed, it is served (there is no replica to repair it from)",
+        quick: true,
+        needs: Needs::FailingDisk,
+        play: bad_disk::read_fails,
     },
     Scenario {
         id: "S21",

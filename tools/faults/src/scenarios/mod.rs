@@ -1,11 +1,13 @@
 //! The scenarios themselves: one file for each kind of fault.
 
 pub mod answers;
+pub mod bad_disk;
 pub mod batches;
 pub mod breadth;
 mod chart;
 pub mod frames;
 pub mod kill;
+mod known;
 pub mod limits;
 pub mod many;
 pub mod power;

@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{bail, ensure};
 use flowstone_wire::ErrorCode;
-use rustix::process::Signal;
 
 use super::power::small;
 use crate::client::{Client, offsets, plain_batch, produce};
@@ -88,7 +87,7 @@ fn one_cut(launch: &Launch, disk: &mut FileSystem, round: u32) -> anyhow::Result
     });
     let writers: Vec<_> = writers.collect();
     sleep(LOAD);
-    daemon.signal(Signal::STOP)?;
+    daemon.freeze()?;
     let at = Instant::now();
     disk.cut_power()?;
     daemon.kill()?;
@@ -154,7 +153,7 @@ pub fn judged(stage: &mut Stage) -> anyhow::Result<()> {
     let plan = Plan { pause: Duration::ZERO, ..small(0) };
     let mut load = Load::start(launch.address(), plan)?;
     load.wait_for_more(1_000, SETTLES_WITHIN)?;
-    daemon.signal(Signal::STOP)?;
+    daemon.freeze()?;
     disk.cut_power()?;
     daemon.kill()?;
     disk.power_on()?;

@@ -18,6 +18,8 @@ use rustix::process::{Pid, Signal, kill_process};
 const START_MAX: Duration = Duration::from_mins(2);
 /// The same for an orderly stop.
 const STOP_MAX: Duration = Duration::from_mins(1);
+/// A thread in the middle of a system call stops behind it.
+const FREEZE_MAX: Duration = Duration::from_secs(10);
 /// How often the log is looked into.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// Last lines of a log that an error shows.
@@ -193,6 +195,26 @@ impl Daemon {
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) -> anyhow::Result<()> {
         Ok(kill_process(self.pid(), signal)?)
+    }
+
+    /// SIGSTOP; no thread of it runs any more when this returns.
+    pub fn freeze(&self) -> anyhow::Result<()> {
+        self.signal(Signal::STOP)?;
+        let tasks = format!("/proc/{}/task", self.child.id());
+        let until = Instant::now() + FREEZE_MAX;
+        loop {
+            let mut running = 0;
+            for task in fs::read_dir(&tasks)?.flatten() {
+                // The state is behind the name, which stands in brackets.
+                let stat = fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+                let state = stat.rsplit_once(')').and_then(|(_, rest)| rest.trim().chars().next());
+                running += usize::from(!matches!(state, None | Some('T')));
+            }
+            if running == 0 {
+                return Ok(());
+            }
+            ensure!(Instant::now() < until, "{running} threads do not stop");
+        }
     }
 
     /// SIGKILL; nothing of it runs any more when this returns.

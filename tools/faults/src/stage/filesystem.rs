@@ -7,6 +7,7 @@
 //! device behind.
 #![allow(unsafe_code, reason = "an ioctl that rustix does not name; see cut_power")]
 
+use std::cell::Cell;
 use std::fmt;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -17,6 +18,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use rustix::fs::statvfs;
 use rustix::ioctl::{Setter, ioctl, opcode};
+
+use super::disk::Disk;
 
 /// `_IOR('X', 125, u32)`: XFS_IOC_GOINGDOWN, and EXT4_IOC_SHUTDOWN.
 const GOINGDOWN: rustix::ioctl::Opcode = opcode::read::<u32>(b'X', 125);
@@ -49,8 +52,11 @@ pub struct FileSystem {
     device: String,
     image: PathBuf,
     mount: PathBuf,
-    options: &'static str,
     mounted: bool,
+    /// Whether its power was cut since it was mounted.
+    cut: Cell<bool>,
+    /// What fails on command. Last, so that it goes last.
+    beneath: Option<Disk>,
 }
 
 impl FileSystem {
@@ -59,27 +65,45 @@ impl FileSystem {
         fs::create_dir_all(folder)?;
         let image = folder.join(format!("{kind}.img"));
         File::create(&image)?.set_len(bytes)?;
-        Self::make_on(folder, kind, image, "noatime")
+        Self::make_on(folder, kind, image, None, &[])
     }
 
-    /// A fresh one on a file that is there, mounted with these options.
-    pub fn make_on(
+    /// A fresh one on a disk that fails on command, made with these words for mkfs.
+    pub fn make_failing(
+        folder: &Path,
+        kind: Kind,
+        bytes: u64,
+        mkfs: &[&str],
+    ) -> anyhow::Result<Self> {
+        let disk = Disk::make(folder, bytes)?;
+        Self::make_on(folder, kind, disk.file(), Some(disk), mkfs)
+    }
+
+    fn make_on(
         folder: &Path,
         kind: Kind,
         image: PathBuf,
-        options: &'static str,
+        beneath: Option<Disk>,
+        mkfs: &[&str],
     ) -> anyhow::Result<Self> {
         let device = run("losetup", &["--find", "--show", &text(&image)])?.trim().to_owned();
         let mount = folder.join(kind.to_string());
-        let mut made = Self { kind, device, image, mount, options, mounted: false };
-        match kind {
+        let mut made =
+            Self { kind, device, image, mount, beneath, mounted: false, cut: Cell::new(false) };
+        let (tool, usual): (_, &[&str]) = match kind {
             // Nothing set aside for root, as which the daemon runs here: full is full.
-            Kind::Ext4 => run("mkfs.ext4", &["-q", "-F", "-m", "0", &made.device])?,
-            Kind::Xfs => run("mkfs.xfs", &["-q", "-f", &made.device])?,
+            Kind::Ext4 => ("mkfs.ext4", &["-q", "-F", "-m", "0"]),
+            Kind::Xfs => ("mkfs.xfs", &["-q", "-f"]),
         };
+        run(tool, &[usual, mkfs, &[&made.device]].concat())?;
         fs::create_dir_all(&made.mount)?;
         made.attach()?;
         Ok(made)
+    }
+
+    /// Which it is.
+    pub fn kind(&self) -> Kind {
+        self.kind
     }
 
     /// Where it is mounted.
@@ -102,25 +126,41 @@ impl FileSystem {
     /// The power fails: nothing more reaches the image, and what has not is lost.
     pub fn cut_power(&self) -> anyhow::Result<()> {
         let root = File::open(&self.mount)?;
+        self.cut.set(true);
         // SAFETY: the opcode takes a pointer to a u32 and only reads it, as `Setter` passes it; the
         // kernel answers ENOTTY where a file system does not know it.
         unsafe { ioctl(&root, Setter::<GOINGDOWN, u32>::new(NO_LOG_FLUSH)) }
             .with_context(|| format!("cannot cut the power of {}", self.mount.display()))
     }
 
-    /// The power is back: unmounts, which writes nothing where it was cut, and mounts again.
+    /// The power is back: unmounts, which writes nothing where it was cut, and mounts again. Nothing of
+    /// its files is in memory then, nor, where it was cut, in the cache of the disk.
     pub fn power_on(&mut self) -> anyhow::Result<()> {
         self.detach()?;
+        if self.cut.take()
+            && let Some(disk) = &self.beneath
+        {
+            disk.lose_cache();
+        }
         self.attach()
     }
 
-    /// Unmounts, mounts again: the page cache has nothing of its files any more.
-    pub fn remount(&mut self) -> anyhow::Result<()> {
-        self.power_on()
+    /// Unmounts, lets the file system's own tool mend what it finds broken, and mounts again.
+    pub fn repair(&mut self) -> anyhow::Result<()> {
+        assert!(self.kind == Kind::Ext4, "xfs_repair is another matter");
+        self.detach()?;
+        // Its status says what it found, too: whether it is mended shows when it is mounted.
+        Command::new("e2fsck").args(["-f", "-y", &self.device]).output().context("e2fsck")?;
+        self.attach()
+    }
+
+    /// The disk that fails on command, below one that was made so.
+    pub fn beneath(&self) -> &Disk {
+        self.beneath.as_ref().expect("made to fail")
     }
 
     fn attach(&mut self) -> anyhow::Result<()> {
-        run("mount", &["-o", self.options, &self.device, &text(&self.mount)])?;
+        run("mount", &["-o", "noatime", &self.device, &text(&self.mount)])?;
         self.mounted = true;
         Ok(())
     }
@@ -145,7 +185,7 @@ impl Drop for FileSystem {
             let _ = run("umount", &["--lazy", &text(&self.mount)]);
         }
         let _ = run("losetup", &["--detach", &self.device]);
-        if !std::thread::panicking() {
+        if self.beneath.is_none() {
             let _ = fs::remove_file(&self.image);
         }
     }

@@ -1,6 +1,7 @@
 //! What a scenario is given to play on: a seed, a folder, daemons, file systems, and a place for figures.
 
 mod daemon;
+mod disk;
 mod filesystem;
 mod random;
 
@@ -26,6 +27,8 @@ pub enum Needs {
     Cgroup(&'static str),
     /// What this says is missing.
     That(fn() -> Option<String>),
+    /// The same for ext4, and FUSE below it.
+    FailingDisk,
 }
 
 impl Needs {
@@ -36,6 +39,7 @@ impl Needs {
             Self::FileSystems(kinds) => filesystem::missing(kinds),
             Self::Cgroup(controller) => Cgroup::missing(controller),
             Self::That(missing) => missing(),
+            Self::FailingDisk => disk::missing().or_else(|| filesystem::missing(&[Kind::Ext4])),
         }
     }
 }
