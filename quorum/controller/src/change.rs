@@ -260,12 +260,15 @@ impl<'a> Change<'a> {
     fn last_known(&self, record: &PartitionChangeRecord) -> Option<Vec<i32>> {
         let before = self.before;
         let ran_out = record.isr.as_ref().is_some_and(Vec::is_empty);
-        if ran_out && before.leader != NodeId::NONE {
-            return (*before.last_known != [before.leader]).then(|| vec![before.leader.0]);
-        }
         let stays = record.leader == NO_LEADER_CHANGE && before.leader != NodeId::NONE;
         let led = record.leader >= 0 || stays;
-        (led && !before.last_known.is_empty()).then(Vec::new)
+        let mut known = match before.leader {
+            leader if ran_out && leader != NodeId::NONE => vec![leader],
+            _ if led => Vec::new(),
+            _ => before.last_known.to_vec(),
+        };
+        known.retain(|node| self.replicas.contains(node)); // Reassigned away, it has nothing any more.
+        (*known != *before.last_known).then(|| raw(&known))
     }
 
     fn directories(&self) -> Vec<Uuid> {

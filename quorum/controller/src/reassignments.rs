@@ -15,6 +15,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use flowstone_metadata::Partition;
+use flowstone_metadata::features::ELR_VERSION;
 use flowstone_metadata::records::PartitionChangeRecord;
 use flowstone_types::{NodeId, PartitionId};
 
@@ -140,7 +141,10 @@ impl Active {
             );
             return Err(ApiError::new(ErrorKind::InvalidReplicaAssignment, message));
         }
-        Ok(old(&before.replicas).into_iter().take(1).collect())
+        // Whoever of the others may lead is elected, uncleanly. Apache puts the first of them into the ISR, be it
+        // fenced (against KIP-841): here only where an ISR never runs out.
+        let elr = self.image.feature(ELR_VERSION) > 0;
+        Ok(old(&before.replicas).into_iter().take(usize::from(!elr)).collect())
     }
 
     /// The reassignments that are under way, by topic: of the partitions told, or all.

@@ -12,6 +12,7 @@
 extern crate alloc;
 
 mod acls;
+mod apply;
 mod delta;
 pub mod features;
 pub mod format;

@@ -11,6 +11,7 @@ mod features;
 mod lifecycle;
 mod mutations;
 mod node;
+mod reassignments;
 mod replicas;
 mod scram;
 mod topics;

@@ -6,6 +6,7 @@ mod epochs;
 mod fetch;
 mod harness;
 mod messages;
+mod network;
 mod snapshots;
 mod start;
 mod voters;

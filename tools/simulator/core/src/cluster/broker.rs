@@ -13,14 +13,14 @@ use flowstone_partition::{
 };
 use flowstone_types::{Instant, LeaderEpoch, NodeId, Offset, PartitionId};
 
+use super::cast::{Cast, Stage};
 use super::log::PartitionLog;
 use super::message::{Io, Message, Produce, View};
-use super::truth::{Name, Truth};
+use super::truth::Name;
 use crate::random::Random;
 use crate::run::Violation;
-use crate::story::Story;
 use crate::tell;
-use crate::world::{MILLI, Machine, Micros, SECOND, World};
+use crate::world::{MILLI, Machine, Micros, SECOND};
 
 /// Batches of one Fetch response at most: few, so that followers are often half way.
 pub(super) const FETCH_BATCHES_MAX: usize = 4;
@@ -32,53 +32,6 @@ pub(super) const ANSWER_WITHIN: Micros = 2 * SECOND;
 pub(super) const PRODUCE_WAITS: Duration = Duration::from_secs(3);
 /// Between two heartbeats.
 const HEARTBEAT: Micros = 500 * MILLI;
-
-/// What everything that happens at a machine needs.
-pub struct Stage<'a> {
-    /// Where it happens.
-    pub world: &'a mut World<Message, Io>,
-    /// Where it is told.
-    pub story: &'a mut Story,
-    /// Against which it is checked.
-    pub truth: &'a mut Truth,
-}
-
-/// On which machine which duty lies.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Cast {
-    /// The controller.
-    pub controller: Machine,
-    /// The first broker; the others follow.
-    pub first_broker: Machine,
-    /// How many brokers there are.
-    pub brokers: u8,
-    /// All clients.
-    pub clients: Machine,
-}
-
-impl Cast {
-    /// The machine of a broker.
-    pub const fn machine(&self, node: NodeId) -> Machine {
-        self.first_broker + node.0 as u8
-    }
-
-    /// Who a machine is, for people.
-    pub fn name(&self, machine: Machine) -> String {
-        match self.broker(machine) {
-            Some(node) => format!("broker {node}"),
-            None if machine == self.controller => "the controller".to_owned(),
-            None => "the clients".to_owned(),
-        }
-    }
-
-    /// The broker on this machine, if there is one.
-    pub const fn broker(&self, machine: Machine) -> Option<NodeId> {
-        match machine.checked_sub(self.first_broker) {
-            Some(n) if n < self.brokers => Some(NodeId(n as i32)),
-            _ => None,
-        }
-    }
-}
 
 /// Who waits for an acknowledgement.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use flowstone_types::{NodeId, PartitionId};
 
-use super::broker::Stage;
+use super::cast::Stage;
 use super::message::{Io, Message, View};
 use crate::run::Violation;
 use crate::world::Machine;

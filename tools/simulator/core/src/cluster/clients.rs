@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use flowstone_partition::Acks;
 use flowstone_types::{NodeId, Offset, PartitionId};
 
-use super::broker::{Cast, Stage};
+use super::cast::{Cast, Stage};
 use super::message::{Io, Message, Produce, Produced};
 use crate::random::Random;
 use crate::world::{MILLI, Micros};

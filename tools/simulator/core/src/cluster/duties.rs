@@ -16,7 +16,7 @@ use flowstone_metadata::{ConfigResource, Image, features};
 use flowstone_partition::{AlterPartitionError, Altered};
 use flowstone_types::{NodeId, Offset, PartitionId, Uuid};
 
-use super::broker::Stage;
+use super::cast::Stage;
 use super::chief::Chief;
 use super::invariants::UNCLEAN;
 use super::message::{Io, Message, View};

@@ -106,6 +106,9 @@ pub(super) fn check_partition(
     if eligible.iter().any(|node| isr.contains(node)) || last_known.len() > 1 {
         broken!(RULE, "{name}: in sync and eligible at once, or two last leaders: {partition:?}");
     }
+    if last_known.iter().any(|node| !replicas.contains(node)) {
+        broken!(RULE, "{name}: the last known leader is no replica: {partition:?}");
+    }
     if replicas.iter().any(|node| !view.brokers.contains_key(node)) {
         broken!(RULE, "{name}: a replica is no broker's: {partition:?}");
     }

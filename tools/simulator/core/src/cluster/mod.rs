@@ -1,7 +1,9 @@
 //! A cluster of brokers: leaders and followers as node/partition decides them, their disks, a controller,
 //! producers and consumers.
 
+mod answers;
 pub mod broker;
+pub mod cast;
 mod chief;
 pub mod clients;
 mod duties;
@@ -11,6 +13,7 @@ pub mod message;
 mod model;
 mod perform;
 mod play;
+mod setup;
 mod shipped;
 pub mod truth;
 

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use flowstone_partition::{AlterPartition, AlterPartitionError, Altered, Broker};
 use flowstone_types::{LeaderEpoch, NodeId, PartitionId, Uuid};
 
-use super::broker::{Cast, Stage};
+use super::cast::{Cast, Stage};
 use super::chief::Chief;
 use super::message::{Io, Message, PartitionView, View};
 use super::truth::Name;

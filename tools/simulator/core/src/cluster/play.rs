@@ -1,27 +1,26 @@
 //! The layer `partition`: brokers with the shipped replicas under a simple controller.
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use flowstone_partition::Rules;
 use flowstone_types::{NodeId, Offset, PartitionId};
 
-use super::broker::{Broker, Cast, Stage};
+use super::broker::Broker;
+use super::cast::{Cast, Stage};
 use super::chief::Chief;
 use super::clients::Clients;
-use super::invariants::UNCLEAN;
 use super::message::{Io, Message, PartitionView, View};
 use super::model::Model;
+use super::setup::{Deed, Setup};
 use super::shipped::Shipped;
 use super::truth::{Name, Truth};
 use crate::broken;
 use crate::network::{Network, Weather};
-use crate::plan::{Climate, Fault, draw_clock};
+use crate::plan::{Fault, draw_clock};
 use crate::random::Random;
 use crate::run::{Asked, Layer, Progress, Violation};
 use crate::story::Story;
 use crate::tell;
-use crate::world::{Clock, Happening, MILLI, Machine, Micros, SECOND, World};
+use crate::world::{Clock, Happening, Machine, Micros, SECOND, World};
 
 /// Brokers, their partitions and their clients, under a simple controller.
 pub const PARTITIONS: Layer = Layer {
@@ -56,59 +55,6 @@ const SETTLES_WITHIN: Micros = 90 * SECOND;
 const SETTLES_WITHIN_EVENTS: u64 = 20_000;
 /// Partitions that there are at a time, at most.
 const PARTITIONS_MAX: usize = 3;
-
-/// What a run is about, drawn once.
-struct Setup {
-    climate: Climate,
-    brokers: u8,
-    replicas: usize,
-    rules: Rules,
-    producers: u16,
-    pause: Micros,
-    deletes_records: bool,
-    /// Whether topics may allow unclean elections.
-    may_lose: bool,
-}
-
-impl Setup {
-    fn draw(asked: &Asked) -> Self {
-        let mut random = Random::new(asked.seed, 1);
-        let brokers = random.one_of(&[2, 3, 3, 3, 4, 5]);
-        let replicas = random.between(1, 4).clamp(2, u64::from(brokers)) as usize;
-        let mut climate = Climate::draw(&mut random);
-        let lag_ms = random.one_of(&[500, 1_500, 5_000]);
-        if asked.calm {
-            climate.weather = Weather::CALM;
-        }
-        Self {
-            climate,
-            brokers,
-            replicas,
-            rules: Rules {
-                min_insync_replicas: random.between(1, replicas as u64) as usize,
-                lag_time_max: Duration::from_millis(lag_ms),
-                fetch_backoff: Duration::from_millis(100),
-            },
-            producers: random.between(1, 4) as u16,
-            pause: random.one_of(&[5 * MILLI, 20 * MILLI, 100 * MILLI]),
-            deletes_records: random.chance(250),
-            may_lose: random.chance(300),
-        }
-    }
-}
-
-/// What the plan has happen.
-enum Deed {
-    Fault(Fault),
-    StopInOrder(NodeId),
-    Create { topic: u64, may_lose: bool },
-    Delete { place: u64 },
-    Reassign { place: u64, first: u64, off: bool },
-    DeleteRecords { place: u64, part_per_mille: u64 },
-    Configure { place: u64, key: &'static str, value: Option<&'static str> },
-    Elect { place: u64 },
-    Disconnect(NodeId),
-}
 
 struct Play<'a> {
     setup: Setup,
@@ -318,7 +264,7 @@ impl Play<'_> {
         self.planned = number + 1;
         let now = self.world.now();
         self.world.plan(now + self.setup.climate.gap(&mut random), number + 1);
-        let deed = self.deed(number, &mut random);
+        let deed = self.setup.deed(number, &mut random);
         if !self.asked.keep.keeps(number) {
             return Ok(());
         }
@@ -393,10 +339,6 @@ impl Play<'_> {
         replicas.map(|n| NodeId(((first + n) % brokers) as i32)).collect()
     }
 
-    fn some_broker(&self, random: &mut Random) -> NodeId {
-        NodeId(random.below(u64::from(self.setup.brokers)) as i32)
-    }
-
     /// The controller's shell sees that a broker's connections are gone.
     fn disconnected(&mut self, node: NodeId) -> Result<(), Violation> {
         if !self.world.is_running(self.cast.controller) {
@@ -405,46 +347,6 @@ impl Play<'_> {
         tell!(self.story, self.world.now(), "broker {node} has no connection to the controller");
         let Self { world, story, truth, chief, .. } = self;
         chief.disconnected(node, &mut Stage { world, story, truth })
-    }
-
-    fn deed(&self, number: u32, random: &mut Random) -> Deed {
-        if number == 0 {
-            return Deed::Create { topic: 1, may_lose: false };
-        }
-        match random.below(100) {
-            0..4 => Deed::Create {
-                topic: u64::from(number) + 1,
-                may_lose: self.setup.may_lose && random.chance(500),
-            },
-            4..6 => Deed::Delete { place: random.bits() >> 32 },
-            6..10 if self.setup.deletes_records => Deed::DeleteRecords {
-                place: random.bits() >> 32,
-                part_per_mille: random.below(1001),
-            },
-            10..14 => Deed::Reassign {
-                place: random.bits() >> 32,
-                first: random.bits() >> 32,
-                off: random.chance(250),
-            },
-            14..20 => Deed::StopInOrder(self.some_broker(random)),
-            20..23 if self.setup.may_lose => {
-                const WISHES: [(&str, Option<&str>); 5] = [
-                    (UNCLEAN, Some("true")),
-                    (UNCLEAN, Some("false")),
-                    (UNCLEAN, None),
-                    ("retention.ms", Some("86400000")),
-                    ("retention.ms", None),
-                ];
-                let (key, value) = random.one_of(&WISHES);
-                Deed::Configure { place: random.bits() >> 32, key, value }
-            }
-            23..24 if self.setup.may_lose => Deed::Elect { place: random.bits() >> 32 },
-            24..27 => Deed::Disconnect(self.some_broker(random)),
-            _ => {
-                // Everybody but the clients.
-                Deed::Fault(self.setup.climate.fault(u64::from(self.setup.brokers) + 1, random))
-            }
-        }
     }
 
     fn create(&mut self, topic: u64, may_lose: bool, random: &mut Random) -> Result<(), Violation> {
@@ -509,7 +411,12 @@ impl Play<'_> {
         let lost = |partition: &PartitionView| {
             partition.leader.is_none() && partition.isr.is_empty() && partition.eligible.is_empty()
         };
-        let partitions = &self.chief.view().partitions;
+        let View { partitions, brokers } = &**self.chief.view();
+        for node in (0..self.setup.brokers).map(|node| NodeId(node.into())) {
+            if brokers.get(&node).is_none_or(|broker| broker.fenced) {
+                return Some(format!("broker {node} is fenced, or not even registered"));
+            }
+        }
         // Nor does an idempotent producer go on where its last batches were lost.
         let may_lose = |id| self.truth.known(id).is_some_and(|truth| truth.may_lose);
         if !self.clients.are_idle(|id| may_lose(id) || partitions.get(&id).is_none_or(lost)) {

@@ -13,7 +13,7 @@ use flowstone_metadata::{Image, MetadataRecord, Partition, Replay};
 use flowstone_partition::{AlterPartitionError, Altered, Broker, ChangeId, Rules};
 use flowstone_types::{Instant, NodeId, Offset, PartitionId, Uuid};
 
-use super::broker::{Cast, Stage};
+use super::cast::{Cast, Stage};
 use super::invariants::{
     allows_unclean, check_change, check_names, check_partition, check_snapshot,
 };
