@@ -33,7 +33,7 @@ pub enum Effect<A, W> {
         /// No batch above this epoch.
         leader_epoch: LeaderEpoch,
     },
-    /// Cut the log off here and tell `truncated`. The epoch cache forgets the epochs that begin at
+    /// Cut the log off here, not below its start, and tell `truncated`. The epoch cache forgets the epochs that begin at
     /// or above this offset, even where the log is no longer (KAFKA-10706). Ends reported as durable
     /// from now on speak of the log that is left.
     Truncate(Offset),

@@ -351,11 +351,16 @@ impl<A, W> Replica<A, W> {
     }
 
     fn truncate(&mut self, to: Offset, effects: &mut Vec<Effect<A, W>>) {
-        self.log.end = to;
-        self.log.durable = self.log.durable.min(to);
-        self.log.start = self.log.start.min(to);
-        effects.push(Effect::Truncate(to));
-        self.set_fetching(Fetching::Truncating);
+        if to < self.log.start {
+            // Deleted here, and never written by a leader that was elected uncleanly: nothing is left, and the
+            // log starts lower than before (as UnifiedLog.truncateTo).
+            self.begin_anew(to, effects);
+        } else {
+            self.log.end = to;
+            self.log.durable = self.log.durable.min(to);
+            effects.push(Effect::Truncate(to));
+            self.set_fetching(Fetching::Truncating);
+        }
         if self.high_watermark > to {
             self.set_high_watermark(to, effects);
         } else {

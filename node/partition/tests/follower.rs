@@ -267,6 +267,20 @@ fn out_of_range_asks_for_the_leaders_range() {
     }
 }
 
+/// UnifiedLog.truncateTo: a log that starts behind where it is cut begins anew there. The simulator's story:
+/// records were deleted up to 64, then one was elected uncleanly whose log ended at 49; the cut left a log that
+/// began at 64, which never got what the leader wrote from 49 on.
+#[test]
+fn a_cut_below_the_logs_start_begins_anew() {
+    let mut sut = Sut::following();
+    let deleted = Fetched { log_start: Offset(4), ..nothing(5) };
+    assert!(sut.fetched(&sut.position(), &deleted).contains(&Effect::RaiseLogStart(Offset(4))));
+    let begin = Effect::StartAt { base: Offset(2), log_start: Offset(2) };
+    assert_eq!(sut.leader_range(0, 2), [begin, Effect::HighWatermark(Offset(2))]);
+    let log = sut.replica.log();
+    assert_eq!((log.start, log.end, log.durable), (Offset(2), Offset(2), Offset(2)));
+}
+
 /// DeleteRecords may leave the leader's log to start within a batch, which a new follower takes
 /// whole.
 #[test]
