@@ -108,6 +108,8 @@ impl Scanner {
         if header.last_offset_delta < 0
             || header.base_offset < self.next
             || !(0..=i64::from(i32::MAX)).contains(&relative_last)
+            || header.last_offset() == Offset(i64::MAX)
+        // No offset follows it: the log could not end.
         {
             return Step::End(End::Invalid);
         }
@@ -243,6 +245,16 @@ mod tests {
                 Step::End(end) => return (count, end, scanner.position()),
             }
         }
+    }
+
+    /// Found by fuzzing: the log's end would be an offset below all others.
+    #[test]
+    fn no_batch_ends_with_the_last_offset_there_is() {
+        let near = i64::MAX - 10;
+        assert_eq!(scan(&segment(near, 5), near), (5, End::Clean, segment(near, 5).len() as u64));
+        let over = segment(near + 1, 5);
+        let four = segment(near + 1, 4).len() as u64;
+        assert_eq!(scan(&over, near + 1), (4, End::Invalid, four));
     }
 
     #[test]
