@@ -175,6 +175,7 @@ def clients(run):
     """Everything the client suites have."""
     for title, folder in [
         ("Kafka's own tools", "kafka-tools"),
+        ("The codec against Kafka's own classes", "codec"),
         ("The metadata quorum against Kafka's own code", "metadata"),
         ("Python clients and raw bytes", "python"),
         ("kcat", "kcat"),

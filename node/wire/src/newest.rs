@@ -18,7 +18,7 @@ use kafka_protocol::messages::offset_fetch_request::{
 use kafka_protocol::messages::{GroupId, OffsetCommitRequest, OffsetFetchRequest};
 use kafka_protocol::protocol::Encodable;
 
-use crate::{Api, shape, string, uuid_to_wire};
+use crate::{Api, shape, string, uuid_from_wire, uuid_to_wire};
 
 schema! {
     /// OffsetCommit by topic id.
@@ -126,6 +126,66 @@ pub(crate) fn offset_fetch(version: i16, body: &mut Bytes) -> Result<OffsetFetch
     Ok(OffsetFetchRequest::default()
         .with_groups(read.groups.into_iter().map(group).collect())
         .with_require_stable(read.require_stable))
+}
+
+/// Writes an OffsetCommit of version 10.
+pub(crate) fn put_offset_commit(
+    request: &OffsetCommitRequest,
+    version: i16,
+    buffer: &mut BytesMut,
+) -> Result<(), String> {
+    let partition = |one: &OffsetCommitRequestPartition| CommitPartitionById {
+        index: one.partition_index,
+        offset: one.committed_offset,
+        leader_epoch: one.committed_leader_epoch,
+        metadata: one.committed_metadata.as_deref().map(str::to_owned),
+        ..CommitPartitionById::default()
+    };
+    let topic = |topic: &OffsetCommitRequestTopic| CommitTopicById {
+        topic_id: uuid_from_wire(topic.topic_id),
+        partitions: topic.partitions.iter().map(partition).collect(),
+        ..CommitTopicById::default()
+    };
+    let message = CommitById {
+        group_id: request.group_id.to_string(),
+        generation: request.generation_id_or_member_epoch,
+        member_id: request.member_id.to_string(),
+        group_instance_id: request.group_instance_id.as_deref().map(str::to_owned),
+        topics: request.topics.iter().map(topic).collect(),
+        ..CommitById::default()
+    };
+    put(&message, version, buffer)
+}
+
+/// Writes an OffsetFetch of version 10.
+pub(crate) fn put_offset_fetch(
+    request: &OffsetFetchRequest,
+    version: i16,
+    buffer: &mut BytesMut,
+) -> Result<(), String> {
+    let topic = |topic: &OffsetFetchRequestTopics| FetchTopicById {
+        topic_id: uuid_from_wire(topic.topic_id),
+        partition_indexes: topic.partition_indexes.clone(),
+        ..FetchTopicById::default()
+    };
+    let group = |group: &OffsetFetchRequestGroup| FetchGroupById {
+        group_id: group.group_id.to_string(),
+        member_id: group.member_id.as_deref().map(str::to_owned),
+        member_epoch: group.member_epoch,
+        topics: group.topics.as_ref().map(|topics| topics.iter().map(topic).collect()),
+        ..FetchGroupById::default()
+    };
+    let message = FetchById {
+        groups: request.groups.iter().map(group).collect(),
+        require_stable: request.require_stable,
+        ..FetchById::default()
+    };
+    put(&message, version, buffer)
+}
+
+fn put(message: &impl Message, version: i16, buffer: &mut BytesMut) -> Result<(), String> {
+    buffer.put_slice(&message.to_vec(version).map_err(|error| error.to_string())?);
+    Ok(())
 }
 
 fn read<M: Message>(api: Api, version: i16, body: &mut Bytes) -> Result<M, String> {

@@ -4,11 +4,11 @@
 //! cannot frame a request cannot read an error either. `ApiVersions` of an unknown version is the one
 //! exception (KIP-511).
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use kafka_protocol::protocol::StrBytes;
 
 use crate::frame::FIXED_HEADER_LEN;
-use crate::response::ReplyTo;
+use crate::response::{EncodeError, ReplyTo};
 use crate::table::{Api, RequestBody};
 use crate::{messages, shape};
 
@@ -40,6 +40,32 @@ impl RequestHeader {
         // KIP-511: who asks ApiVersions in a version we do not know is answered in version 0.
         let version = if self.api.row().serves(self.version) { self.version } else { 0 };
         ReplyTo { api: self.api, version, correlation_id: self.correlation_id }
+    }
+}
+
+impl Request {
+    /// The frame that this request came in, without its length prefix and without tagged fields in its
+    /// header: for tools that hold our codec against another.
+    pub fn encode(&self) -> Result<Bytes, EncodeError> {
+        let RequestHeader { api, version, correlation_id, client_id } = &self.header;
+        let failed = |reason| EncodeError { what: api.row().name, version: *version, reason };
+        let mut frame = BytesMut::new();
+        frame.put_i16(*api as i16);
+        frame.put_i16(*version);
+        frame.put_i32(*correlation_id);
+        match client_id {
+            None => frame.put_i16(-1),
+            Some(id) => {
+                let length = i16::try_from(id.len()).map_err(|error| failed(error.to_string()))?;
+                frame.put_i16(length);
+                frame.put_slice(id.as_bytes());
+            }
+        }
+        if api.request_header_version(*version) >= 2 {
+            frame.put_u8(0);
+        }
+        self.body.encode(*version, &mut frame).map_err(failed)?;
+        Ok(frame.freeze())
     }
 }
 
@@ -163,7 +189,6 @@ fn client_id(rest: &mut Bytes, header_version: i16) -> Result<Option<StrBytes>, 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use bytes::{BufMut, BytesMut};
 
     #[test]
     fn headers_are_read_as_kafka_writes_them() {

@@ -74,7 +74,7 @@ macro_rules! apis {
             }
 
             /// Version of the request header (1, or 2 with tagged fields) that `version` has.
-            pub(crate) fn request_header_version(self, version: i16) -> i16 {
+            pub fn request_header_version(self, version: i16) -> i16 {
                 let version = self.codec_version(version);
                 match self {
                     $( Self::$name => m::$request::header_version(version), )+
@@ -82,7 +82,7 @@ macro_rules! apis {
             }
 
             /// Version of the response header (0, or 1 with tagged fields) that `version` has.
-            pub(crate) fn response_header_version(self, version: i16) -> i16 {
+            pub fn response_header_version(self, version: i16) -> i16 {
                 let version = self.codec_version(version);
                 match self {
                     $( Self::$name => m::$response::header_version(version), )+
@@ -115,6 +115,24 @@ macro_rules! apis {
                 .map_err(|error| format!("{error:#}"))
             }
 
+            /// Appends the body as a client writes it.
+            pub(crate) fn encode(&self, version: i16, buffer: &mut BytesMut) -> Result<(), String> {
+                match (self, version) {
+                    (Self::OffsetCommit(request), 10..) => {
+                        return newest::put_offset_commit(request, version, buffer);
+                    }
+                    (Self::OffsetFetch(request), 10..) => {
+                        return newest::put_offset_fetch(request, version, buffer);
+                    }
+                    _ => {}
+                }
+                let version = self.api().codec_version(version);
+                match self {
+                    $( Self::$name(request) => request.encode(buffer, version), )+
+                }
+                .map_err(|error| format!("{error:#}"))
+            }
+
             /// Which API this is a request of.
             pub const fn api(&self) -> Api {
                 match self {
@@ -130,6 +148,16 @@ macro_rules! apis {
         }
 
         impl ResponseBody {
+            /// Decodes a response's body, for what holds our codec against another. Of DescribeLogDirs only
+            /// versions below 5: what 5 adds is only written. The peer is trusted, as in [`crate::client`].
+            pub fn decode(api: Api, version: i16, body: &mut Bytes) -> Result<Self, String> {
+                let version = api.codec_version(version);
+                match api {
+                    $( Api::$name => m::$response::decode(body, version).map(Self::$name), )+
+                }
+                .map_err(|error| format!("{error:#}"))
+            }
+
             /// Which API this is a response of.
             pub const fn api(&self) -> Api {
                 match self {
