@@ -8,7 +8,7 @@ SETUP := tools/clients/setup.sh
 STEPS := python3 tools/clients/steps.py
 PYTEST := $(BUILD)/clients/venv/bin/pytest -c tools/clients/pytest.ini
 
-.PHONY: help build demo test mutants clients kill faults idle bench bench-quick micro flame audit cargo
+.PHONY: help build demo test fuzz mutants clients kill faults idle bench bench-quick micro flame audit cargo
 .DEFAULT_GOAL := help
 
 help: ## Says what there is to make.
@@ -32,6 +32,10 @@ test: cargo ## Format, lints, docs, unit tests, simulation, and real clients (th
 mutants: cargo ## Breaks one rule of the cores after another on purpose, and shows that the core simulator finds each.
 	@$(SETUP) base
 	@python3 tools/simulator/core/mutants.py
+
+fuzz: cargo ## Hostile bytes under libFuzzer (needs a nightly compiler): all targets, or TARGET=segment; SECONDS=60 for each.
+	@$(SETUP) base
+	@python3 tools/fuzz/fuzz.py --seconds $(or $(SECONDS),60) $(TARGET)
 
 clients: build ## Every client suite we have, whole: Kafka's tools, librdkafka's tests, Python, kcat, Node, Go. About half an hour.
 	@$(SETUP) kcat jars python librdkafka node go
