@@ -24,6 +24,9 @@ use crate::room::Room;
 /// Logs opened or closed at once: enough to keep a disk busy, few enough files and buffers.
 const OPEN_AT_ONCE: usize = 32;
 
+/// Reads of segments at once: what keeps a disk busy, and no more in front of a commit's write than that.
+const READS_AT_ONCE: usize = 2;
+
 /// What one window that was read ahead holds: the largest pooled buffer.
 const READ_AHEAD_WEIGHT: usize = 1 << 20;
 
@@ -57,6 +60,7 @@ pub(crate) struct Shard {
     files: RefCell<Lru<(u64, Offset), File>>,
     tails: RefCell<Lru<u64, ()>>,
     opening: Semaphore,
+    pub reading: Semaphore,
     next_id: Cell<u64>,
     pub next_retention: Cell<Timestamp>,
     pub next_checkpoint: Cell<Timestamp>,
@@ -107,6 +111,7 @@ impl Store {
             files: RefCell::new(Lru::new(config.open_files_max)),
             tails: RefCell::new(Lru::new(config.memory_bytes / 4 * 3)),
             opening: Semaphore::new(OPEN_AT_ONCE),
+            reading: Semaphore::new(READS_AT_ONCE),
             next_id: Cell::new(0),
             next_retention: Cell::new(Timestamp(0)),
             next_checkpoint: Cell::new(Timestamp(0)),

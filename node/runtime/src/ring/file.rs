@@ -75,7 +75,7 @@ impl File {
     }
 
     pub(crate) async fn write_at(&self, parts: Vec<Bytes>, offset: u64) -> io::Result<()> {
-        let parts = Parts::new(parts);
+        let parts = Parts::new(parts, usize::MAX);
         if parts.is_empty() {
             return Ok(());
         }

@@ -22,6 +22,9 @@ use crate::net::SocketOptions;
 /// net.core.somaxconn).
 const BACKLOG: u32 = 4096;
 
+/// One submission sends no more than this: the kernel copies it within our turn, and the others wait.
+const SEND_BYTES_MAX: usize = 256 << 10;
+
 /// One submission receives no more than this.
 const RECEIVE_BYTES_MAX: usize = 1 << 30;
 
@@ -204,7 +207,7 @@ impl Connection {
     }
 
     pub(crate) async fn send(&self, parts: Vec<Bytes>) -> io::Result<()> {
-        let parts = Parts::new(parts);
+        let parts = Parts::new(parts, SEND_BYTES_MAX);
         if self.0.is_shut.get() {
             return Err(shut_down());
         }

@@ -10,15 +10,25 @@ pub(super) struct Parts {
     held: Vec<Bytes>,
     vectors: Vec<libc::iovec>,
     first: usize, // Those before it are done.
+    bytes_max: usize,
 }
 
 impl Parts {
-    pub(super) fn new(mut held: Vec<Bytes>) -> Self {
-        held.retain(|part| !part.is_empty());
+    /// Parts of which one submission takes no more than `bytes_max` bytes.
+    pub(super) fn new(parts: Vec<Bytes>, bytes_max: usize) -> Self {
+        let mut held = Vec::with_capacity(parts.len());
+        for mut part in parts {
+            while part.len() > bytes_max {
+                held.push(part.split_to(bytes_max));
+            }
+            if !part.is_empty() {
+                held.push(part);
+            }
+        }
         let vector =
             |part: &Bytes| libc::iovec { iov_base: part.as_ptr() as *mut _, iov_len: part.len() };
         let vectors = held.iter().map(vector).collect();
-        Self { held, vectors, first: 0 }
+        Self { held, vectors, first: 0, bytes_max }
     }
 
     /// Whether all is done.
@@ -29,7 +39,13 @@ impl Parts {
     /// The next vectors to submit, and how many. They stay where they are for the life of `self`.
     pub(super) fn vectors(&mut self) -> (*mut libc::iovec, usize) {
         let left = &mut self.vectors[self.first..];
-        (left.as_mut_ptr(), left.len().min(VECTORS_MAX))
+        let mut bytes = 0;
+        let fits = |vector: &&libc::iovec| {
+            bytes += vector.iov_len;
+            bytes <= self.bytes_max
+        };
+        let count = left.iter().take(VECTORS_MAX).take_while(fits).count();
+        (left.as_mut_ptr(), count)
     }
 
     /// Takes note that the kernel took `bytes`.
@@ -56,7 +72,8 @@ mod tests {
     #[test]
     fn short_writes_leave_the_rest() {
         let part = Bytes::from_static;
-        let mut parts = Parts::new(vec![part(b"abc"), part(b""), part(b"de"), part(b"f")]);
+        let abc = || vec![part(b"abc"), part(b""), part(b"de"), part(b"f")];
+        let mut parts = Parts::new(abc(), usize::MAX);
         let left = |parts: &mut Parts| {
             let (start, count) = parts.vectors();
             // SAFETY: `count` vectors from `start`, all of them over what `parts` holds.
@@ -69,6 +86,13 @@ mod tests {
         parts.advance(2);
         assert_eq!(left(&mut parts), [1, 1]);
         parts.advance(2);
+        assert!(parts.is_empty());
+
+        let mut parts = Parts::new(abc(), 2); // ab c de f
+        for submitted in [vec![2], vec![1], vec![2], vec![1]] {
+            assert_eq!(left(&mut parts), submitted);
+            parts.advance(submitted.iter().sum());
+        }
         assert!(parts.is_empty());
     }
 }
