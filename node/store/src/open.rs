@@ -220,15 +220,14 @@ impl Loader<'_> {
             }
             // From the first segment to be scanned on, all are: producer state needs their batches.
             let (segment, next, ended) = if scan_from.is_none() {
-                self.reopen(&planned).await?
+                self.reopen(&mut plan.segments[at]).await?
             } else {
-                self.scan(&planned, is_last).await?
+                self.scan(&mut plan.segments[at], is_last).await?
             };
             end = next;
-            if segment.bytes < planned.file_bytes || self.is_distrusted {
-                self.cut(&planned, segment.bytes, ended, next).await?;
-                // Whoever reads it again reads what is left of it.
-                plan.segments[at].file_bytes = segment.bytes;
+            if ended != End::Clean {
+                self.dropped.bytes += planned.file_bytes.saturating_sub(segment.bytes);
+                self.dropped.why = Some((ended, next));
             }
             if is_last {
                 active = Some(segment);
@@ -255,10 +254,11 @@ impl Loader<'_> {
         Ok((file, path))
     }
 
-    /// Reads a segment from front to back, checks all of it and takes its epochs and producers.
+    /// Reads a segment from front to back, checks all of it and takes its epochs and producers. Its file
+    /// ends with its last good batch then.
     async fn scan(
         &mut self,
-        planned: &recovery::PlannedSegment,
+        planned: &mut recovery::PlannedSegment,
         is_last: bool,
     ) -> Result<(Active, Offset, End), StorageError> {
         let base = planned.base;
@@ -287,8 +287,18 @@ impl Loader<'_> {
         if doubtful > 0 {
             let from = segment.bytes.saturating_sub(doubtful);
             rewrite(&file, from, segment.bytes).await.map_err(StorageError::io("write", &path))?;
-            // Whole pages were written; and a file that ends with its last batch is not cut again.
-            file.set_len(segment.bytes).await.map_err(StorageError::io("cut", &path))?;
+        }
+        if doubtful > 0 || segment.bytes < planned.file_bytes {
+            // Whole pages were written: the file may even be longer now than it was. And where a flush
+            // failed, the file's size may be lost: the next flush speaks of it only if it changed.
+            let resize = async {
+                if segment.bytes == planned.file_bytes {
+                    file.set_len(segment.bytes + 1).await?;
+                }
+                file.set_len(segment.bytes).await
+            };
+            resize.await.map_err(StorageError::io("cut", &path))?;
+            planned.file_bytes = segment.bytes;
         }
         file.datasync().await.map_err(StorageError::io("flush", &path))?;
         Ok((segment, scan.next_offset(), scan.ended().0))
@@ -297,7 +307,7 @@ impl Loader<'_> {
     /// Opens the last segment after a clean shutdown: by its indexes where it is large.
     async fn reopen(
         &mut self,
-        planned: &recovery::PlannedSegment,
+        planned: &mut recovery::PlannedSegment,
     ) -> Result<(Active, Offset, End), StorageError> {
         let base = planned.base;
         let (file, path) = self.open(base).await?;
@@ -327,6 +337,11 @@ impl Loader<'_> {
                 (segment, from) = (Active::new(base, planned.modified), 0);
                 continue;
             }
+            if segment.bytes < planned.file_bytes {
+                file.set_len(segment.bytes).await.map_err(StorageError::io("cut", &path))?;
+                file.sync().await.map_err(StorageError::io("flush", &path))?;
+                planned.file_bytes = segment.bytes;
+            }
             return Ok((segment, scan.next_offset(), ended));
         }
     }
@@ -340,24 +355,6 @@ impl Loader<'_> {
         let times = fs::read(&name(FileKind::TimeIndex)).await.ok()?;
         let index = OffsetIndex::decode(planned.base, &index, planned.file_bytes).ok()?;
         Some((index, TimeIndex::decode(planned.base, &times).ok()?))
-    }
-
-    /// Cuts a segment's file behind its last good batch.
-    async fn cut(
-        &mut self,
-        planned: &recovery::PlannedSegment,
-        bytes: u64,
-        ended: End,
-        next: Offset,
-    ) -> Result<(), StorageError> {
-        let (file, path) = self.open(planned.base).await?;
-        file.set_len(bytes).await.map_err(StorageError::io("cut", &path))?;
-        file.sync().await.map_err(StorageError::io("flush", &path))?;
-        if ended != End::Clean {
-            self.dropped.bytes += planned.file_bytes.saturating_sub(bytes);
-            self.dropped.why = Some((ended, next));
-        }
-        Ok(())
     }
 
     /// Stores a segment that a crash kept from being sealed.
@@ -525,7 +522,9 @@ impl Loader<'_> {
 async fn rewrite(file: &File, from: u64, bytes: u64) -> std::io::Result<()> {
     let mut at = from - from % PAGE_BYTES as u64;
     while at < bytes {
-        let (result, mut buffer) = file.read_at(Buffer::with_capacity(REWRITE_BYTES), at).await;
+        // No more than there is: the kernel zeroes what a direct read asks for behind a file's end.
+        let left = REWRITE_BYTES.min((bytes - at) as usize);
+        let (result, mut buffer) = file.read_at(Buffer::with_capacity(left), at).await;
         let read = result?;
         if read == 0 {
             return Err(std::io::ErrorKind::UnexpectedEof.into());

@@ -1,7 +1,7 @@
 //! The storage of one shard: its open logs, its memory, its files.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::path::PathBuf;
 use std::rc::Rc;
 
@@ -55,6 +55,8 @@ pub(crate) struct Shard {
     pub unstored: RefCell<Vec<Rc<Inner>>>,
     pub checkpoint_due: Cell<bool>,
     pub logs: RefCell<BTreeMap<u64, Log>>,
+    /// The directories of logs that are open or being opened.
+    paths: RefCell<HashSet<PathBuf>>,
     /// Files and directories to be removed, and when.
     pub retired: RefCell<Vec<(Timestamp, PathBuf)>>,
     files: RefCell<Lru<(u64, Offset), File>>,
@@ -107,6 +109,7 @@ impl Store {
             unstored: RefCell::default(),
             checkpoint_due: Cell::new(false),
             logs: RefCell::default(),
+            paths: RefCell::default(),
             retired: RefCell::default(),
             files: RefCell::new(Lru::new(config.open_files_max)),
             tails: RefCell::new(Lru::new(config.memory_bytes / 4 * 3)),
@@ -128,13 +131,28 @@ impl Store {
         if shard.closed.get() {
             return Err(StorageError::Closed);
         }
-        let LogSpec { topic, id, config, leader_epoch } = spec;
-        let at = shard.dir_of(&topic, id).await?;
-        let dir = &shard.config.dirs[at];
-        let path = dir.path().join(names::partition_dir(&topic, id.index));
-        if shard.logs.borrow().values().any(|log| log.0.path == path) {
+        let at = shard.dir_of(&spec.topic, spec.id).await?;
+        let dir = shard.config.dirs[at].path();
+        let path = dir.join(names::partition_dir(&spec.topic, spec.id.index));
+        if !shard.paths.borrow_mut().insert(path.clone()) {
             return Err(StorageError::AlreadyOpen(path));
         }
+        let opened = self.open_at(at, path.clone(), spec, watcher).await;
+        if opened.is_err() {
+            shard.paths.borrow_mut().remove(&path);
+        }
+        opened
+    }
+
+    async fn open_at(
+        &self,
+        at: usize,
+        path: PathBuf,
+        spec: LogSpec,
+        watcher: Rc<dyn Watcher>,
+    ) -> Result<Log, StorageError> {
+        let (shard, dir) = (&self.0, &self.0.config.dirs[at]);
+        let LogSpec { topic, id, config, leader_epoch } = spec;
         // Even where none is known: a deletion may have failed, and left its directory.
         let mut exists = fs::exists(&path).await.map_err(StorageError::io("find", &path))?;
         if exists {
@@ -198,6 +216,7 @@ impl Store {
         let delay = log.config().file_delete_delay_ms;
         inner.close().await;
         shard.logs.borrow_mut().remove(&inner.id);
+        shard.paths.borrow_mut().remove(&inner.path);
         let dir = &shard.config.dirs[inner.dir];
         dir.forget(&inner.topic, inner.partition.index);
         let unique = u128::from_be_bytes(random_bytes());
@@ -233,6 +252,7 @@ impl Store {
             committer.journal.close(of_dir.all(|(_, result)| result.is_ok())).await;
         }
         shard.logs.borrow_mut().clear();
+        shard.paths.borrow_mut().clear();
         shard.files.borrow_mut().forget(|_| true);
         results.into_iter().collect()
     }
