@@ -2,7 +2,9 @@
 //!
 //! Invariants: it fetches from what is durable here, since the leader counts the fetch offset as this
 //! replica's own; a response counts only for the epoch and offset that it was asked for
-//! (KAFKA-18991); nothing of a response counts while it says to truncate (KAFKA-14704).
+//! (KAFKA-18991); nothing of a response counts while it says to truncate (KAFKA-14704); the log is cut where the
+//! epochs part, one after another where there were several (KIP-101, KIP-279), and at the high watermark only
+//! where no epoch is known; epochs that begin at the cut are forgotten with it (KAFKA-10706).
 
 use crate::effect::Effect;
 use crate::metadata::{EpochCache, EpochEnd, LogEnds};

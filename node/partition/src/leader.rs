@@ -1,8 +1,10 @@
 //! The leader of one partition: followers' fetches, the high watermark, the ISR's changes.
 //!
-//! Invariants: the high watermark is at most what every member of the maximal ISR has, this replica
-//! included, and stands while the ISR is below the effective minimum (KIP-966); the ISR is left
-//! and joined only through the controller.
+//! Invariants: the high watermark is at most what every member of the maximal ISR has (KIP-497), this
+//! replica's own flushed end included, and stands while the ISR is below the effective minimum (KIP-966); the
+//! ISR is left and joined only through the controller, and joined from the high watermark and this epoch's start
+//! on (KAFKA-7128) by who fetches as the broker that is registered (KIP-903) and neither fenced nor on its way out
+//! (KIP-841).
 
 use crate::effect::{Effect, NotCommitted, Refused};
 use crate::isr::{AlterPartition, AlterPartitionError, Altered, ChangeId, Isr, IsrMember};

@@ -1,7 +1,7 @@
 //! Elections that nobody's coming or going asks for: by an operator, for balance, and as a last resort.
 //!
-//! Separate from [`crate::change`], which holds one election: here is when they are held. An unclean one is
-//! held only where an operator asks for it or the topic allows it.
+//! Separate from [`crate::change`], which holds one election: here is when they are held. What holds: an unclean
+//! one is held only where an operator asks for it (KIP-460) or the topic allows it, and only for what nobody leads.
 
 use crate::Decision;
 use crate::active::Active;
