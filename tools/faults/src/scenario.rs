@@ -6,8 +6,8 @@
 use std::fmt;
 
 use crate::scenarios::{
-    answers, bad_disk, batches, breadth, frames, kill, limits, many, power, soak, space, swapped,
-    vanish, weaker,
+    answers, bad_disk, batches, breadth, damage, frames, kill, limits, many, power, soak, space,
+    swapped, vanish, weaker,
 };
 use crate::stage::{Kind, Needs, Stage};
 
@@ -129,6 +129,33 @@ pub static SCENARIOS: &[Scenario] = &[
         quick: false,
         needs: Needs::FileSystems(&[Kind::Ext4]),
         play: space::retention,
+    },
+    Scenario {
+        id: "S17",
+        title: "a flipped bit",
+        fault: "one bit of a file: batch header, CRC, record, first and last batch, indexes, snapshots, checkpoints, identity, metadata log",
+        pass: "no other bytes are served, the damage shows (error, log line, or a refusal to start), indexes are rebuilt, other partitions go on (there is no replica to repair from; topics behind damage of the metadata log are gone with a warning, their directories stay)",
+        quick: false,
+        needs: Needs::Nothing,
+        play: damage::bits,
+    },
+    Scenario {
+        id: "S18",
+        title: "a file's end is not what was written",
+        fault: "after a kill the last segment has garbage or zeros behind its end, or its end is cut off or zeroed",
+        pass: "what is behind the last whole batch is dropped; what is missing shows in the log; the log goes on from there (there is no replica to fetch it from)",
+        quick: false,
+        needs: Needs::Nothing,
+        play: damage::ends,
+    },
+    Scenario {
+        id: "S19",
+        title: "data directories that are not this node's",
+        fault: "a directory of another node, one of another cluster, and a copy of the other one, in a node with two",
+        pass: "each is refused by the name of what differs; with its own directories it starts again",
+        quick: true,
+        needs: Needs::Nothing,
+        play: swapped::foreign,
     },
     Scenario {
         id: "S19-lock",

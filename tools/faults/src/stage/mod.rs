@@ -10,7 +10,7 @@ use std::time::Instant;
 
 #[allow(unused_imports, reason = "scenarios that use it follow")]
 pub use daemon::{Daemon, Launch};
-pub use filesystem::{FileSystem, Kind};
+pub use filesystem::{FileSystem, Kind, run};
 pub use random::Random;
 
 use crate::cgroup::Cgroup;
