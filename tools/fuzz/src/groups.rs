@@ -91,7 +91,9 @@ impl Life {
     fn begin(loading: Loading) -> Self {
         let clock = Instant(1_000_000);
         let mut effects = Vec::new();
-        let groups = loading.finish(Config::default(), now(clock), &mut effects);
+        // Ages pass here in one stretch: a clean-up every ten minutes would be all that is tried.
+        let config = Config { cleanup_interval_ms: 24 * 60 * 60 * 1000, ..Config::default() };
+        let groups = loading.finish(config, now(clock), &mut effects);
         let mut life = Self {
             groups,
             clock,
