@@ -6,8 +6,6 @@
 //! a scenario passes by its own criterion or fails; one that cannot run here says why, and counts as
 //! skipped.
 
-#![allow(dead_code, unused_imports, reason = "the scenarios that use it follow")]
-
 mod cgroup;
 mod client;
 mod load;
@@ -16,7 +14,6 @@ mod proxy;
 mod report;
 mod scenario;
 mod scenarios;
-#[allow(dead_code, reason = "scenarios that use the rest of it follow")]
 mod stage;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -8,7 +8,6 @@ mod random;
 use std::path::PathBuf;
 use std::time::Instant;
 
-#[allow(unused_imports, reason = "scenarios that use it follow")]
 pub use daemon::{Daemon, Launch};
 pub use filesystem::{FileSystem, Kind, run};
 pub use random::Random;
