@@ -259,3 +259,42 @@ fn names_are_listed_in_order() {
         Ok(())
     });
 }
+
+/// Every moment of a file's replacement, ended in every way: the old bytes or the new ones.
+#[test]
+fn the_moments_of_a_replaced_file_show_one_of_both() {
+    let world = World::new(1);
+    let machine = world.machine("node");
+    let write = |text: &'static [u8]| {
+        world.boot(machine, 1, move |_| async move {
+            fs::write_atomic(Path::new("/file"), text.to_vec()).await.unwrap();
+        });
+        world.run_for(Duration::from_secs(1));
+    };
+    write(b"old");
+    world.record(machine);
+    write(b"new!");
+    let moments = world.recorded(machine);
+    assert!(moments.len() > 6, "{} moments", moments.len());
+    let mut seen = BTreeSet::new();
+    for moment in &moments {
+        let image = moment.image();
+        let questions = image.questions();
+        let ways: u32 = questions.iter().product();
+        for mut number in 0..ways {
+            let mut answer = |count: &u32| {
+                let answer = number % count;
+                number /= count;
+                answer
+            };
+            let answers: Vec<u32> = questions.iter().map(&mut answer).collect();
+            let left = image.answered(&answers, None);
+            assert!(left.questions().iter().all(|count| *count == 1), "all is decided");
+            seen.insert(left.files()[Path::new("/file")].clone());
+        }
+    }
+    assert_eq!(Vec::from_iter(seen), [b"new!".to_vec(), b"old".to_vec()]);
+    let last = moments.last().unwrap().image();
+    let nothing_more = last.answered(&vec![0; last.questions().len()], None);
+    assert_eq!(nothing_more.files()[Path::new("/file")], b"new!", "it was flushed");
+}

@@ -5,6 +5,7 @@
 //! command that replays it.
 
 pub mod client;
+pub mod crash_points;
 pub mod members;
 pub mod nemesis;
 pub mod passing;

@@ -3,8 +3,11 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use flowstone_simulator::scenarios::SCENARIOS;
-use flowstone_simulator::seeds::{TRACE_LINES, report};
+use flowstone_simulator::scenarios::{CRASH_POINTS, SCENARIOS};
+use flowstone_simulator::seeds::{TRACE_LINES, report, report_crashes};
+
+/// Where all scenarios are played for many seeds, one in so many is a life whose moments are tried.
+const CRASHING_EVERY: u64 = 25;
 
 /// Plays the broker's code in a simulated world: crashes, power cuts, torn writes, failing disks,
 /// broken connections. A seed that fails is printed with its events and the command to play it
@@ -21,8 +24,11 @@ struct Arguments {
     #[arg(long, conflicts_with_all = ["seeds", "from"])]
     seed: Option<u64>,
     /// Only this scenario (default: all).
-    #[arg(long, value_parser = SCENARIOS.map(|scenario| scenario.name))]
+    #[arg(long, value_parser = names())]
     scenario: Option<String>,
+    /// How many crash points to try in the life of each seed of `crash-points`.
+    #[arg(long, default_value_t = 100)]
+    points: u64,
     /// How many of the last events to print of a seed that fails.
     #[arg(long, default_value_t = TRACE_LINES)]
     trace: usize,
@@ -36,6 +42,17 @@ fn main() -> ExitCode {
     };
     let wanted = |name: &str| arguments.scenario.as_deref().is_none_or(|only| only == name);
     let mut chosen = SCENARIOS.iter().filter(|scenario| wanted(scenario.name));
-    let passed = chosen.all(|scenario| report(scenario, seeds.clone(), arguments.trace));
+    let mut passed = chosen.all(|scenario| report(scenario, seeds.clone(), arguments.trace));
+    if passed && wanted(CRASH_POINTS.name) {
+        let seeds = match arguments.scenario {
+            Some(_) => seeds,
+            None => seeds.start..seeds.start + (seeds.end - seeds.start).div_ceil(CRASHING_EVERY),
+        };
+        passed = report_crashes(&CRASH_POINTS, seeds, arguments.points);
+    }
     if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+fn names() -> Vec<&'static str> {
+    SCENARIOS.iter().map(|scenario| scenario.name).chain([CRASH_POINTS.name]).collect()
 }

@@ -28,6 +28,17 @@ pub struct Scenario {
     pub play: fn(&World) -> Stats,
 }
 
+/// Many worlds for one seed: a life is recorded, and then ended at each of its moments.
+#[derive(Clone, Copy)]
+pub struct Crashing {
+    /// Its name on the command line.
+    pub name: &'static str,
+    /// What it is about.
+    pub about: &'static str,
+    /// Plays a seed's life and tries up to so many crash points in it. Panics where one is wrong.
+    pub play: fn(u64, u64) -> Stats,
+}
+
 /// What happened in a run, or in many.
 #[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub struct Stats {
@@ -39,6 +50,8 @@ pub struct Stats {
     pub crashes: u64,
     /// Machines that lost power.
     pub power_losses: u64,
+    /// Crash points that were tried.
+    pub points: u64,
     /// Events of the simulation.
     pub events: u64,
 }
@@ -49,6 +62,7 @@ impl std::ops::AddAssign for Stats {
         self.acknowledged += other.acknowledged;
         self.crashes += other.crashes;
         self.power_losses += other.power_losses;
+        self.points += other.points;
         self.events += other.events;
     }
 }
@@ -189,4 +203,35 @@ pub fn report(scenario: &Scenario, seeds: Range<u64>, trace_lines: usize) -> boo
             false
         }
     }
+}
+
+/// Tries up to `points` crash points in the lives of each of `seeds`, and prints: for the command line.
+/// Whether all went well.
+pub fn report_crashes(crashing: &Crashing, seeds: Range<u64>, points: u64) -> bool {
+    println!("{}: {}", crashing.name, crashing.about);
+    let (begun, count, mut total) = (Instant::now(), seeds.end - seeds.start, Stats::default());
+    for seed in seeds {
+        let played = quietly(|| catch_unwind(|| (crashing.play)(seed, points)));
+        match played {
+            Ok(stats) => total += stats,
+            Err(panic) => {
+                let (name, message, place) = (crashing.name, text(&*panic), PLACE.take());
+                println!("{name}: seed {seed} failed: {message}{place}");
+                println!(
+                    "again: cargo run --release -p flowstone-simulator -- --scenario {name} --seed {seed} \
+                     --points {points}"
+                );
+                return false;
+            }
+        }
+    }
+    println!(
+        "{}: {count} seeds in {:.1} s, {} crash points, {} acknowledgements recorded: each recovery found \
+         all of them, and the second one the same",
+        crashing.name,
+        begun.elapsed().as_secs_f64(),
+        total.points,
+        total.acknowledged,
+    );
+    true
 }

@@ -21,6 +21,7 @@ const VERSIONS_MAX: usize = 8;
 type Page = Rc<[u8; PAGE_BYTES]>;
 static ZEROS: [u8; PAGE_BYTES] = [0; PAGE_BYTES];
 
+#[derive(Clone)]
 struct Version<T> {
     /// The operation that wrote it.
     operation: u64,
@@ -41,7 +42,8 @@ fn settle<T>(versions: &mut Vec<Version<T>>, until: u64) {
     versions.drain(..newest.unwrap_or(0));
 }
 
-/// A file's bytes.
+/// A file's bytes. A clone shares the pages.
+#[derive(Clone)]
 pub struct Content {
     size: u64,
     /// Bytes the file takes on the disk: nothing is sparse, as far as the disk's limit goes.
@@ -85,6 +87,12 @@ impl Content {
             at += (until - from) as u64;
         }
         end.saturating_sub(offset) as usize
+    }
+
+    /// Pages within the size that nothing was ever written to.
+    pub fn unwritten_pages(&self) -> Vec<u64> {
+        let all = 0..self.size.div_ceil(PAGE_BYTES as u64);
+        all.filter(|page| !self.pages.contains_key(page)).collect()
     }
 
     /// Writes `bytes` at `offset`, as part of `operation`, growing the file where needed.
@@ -176,22 +184,56 @@ impl Content {
             _ => None,
         };
         let tear_pages = rng.chance(0.5);
-        for (page, versions) in std::mem::take(&mut self.unsettled) {
-            let left = match cut {
-                Some(cut) => versions[as_of(&versions, cut)].value.clone(),
-                None if tear_pages && rng.chance(0.5) => Some(torn(&versions, rng)),
-                None => versions[rng.index(versions.len())].value.clone(),
-            };
-            match left {
-                Some(bytes) => self.pages.insert(page, bytes),
-                None => self.pages.remove(&page),
-            };
-        }
+        self.settle_pages(|versions| match cut {
+            Some(cut) => versions[as_of(versions, cut)].value.clone(),
+            None if tear_pages && rng.chance(0.5) => Some(torn(versions, rng)),
+            None => versions[rng.index(versions.len())].value.clone(),
+        });
         let size = match cut {
             Some(cut) => as_of(&self.sizes, cut),
             None => rng.index(self.sizes.len()),
         };
-        self.size = self.sizes[size].value;
+        self.settle_size(size);
+    }
+
+    /// How many answers each question has that a power cut would decide: one for each page that is
+    /// not settled, by number, and the last for the size. One answer: none.
+    pub fn questions(&self) -> impl Iterator<Item = u32> {
+        let pages = self.unsettled.values().map(Vec::len);
+        pages.chain([self.sizes.len()]).map(|count| count as u32)
+    }
+
+    /// The power was cut, and left what the answers say: 0 for what was durable, and so on in the
+    /// order of the writes. With `tear`, some of the pages are a mix of their versions, in sectors.
+    pub fn power_loss_as(
+        &mut self,
+        answers: &mut impl Iterator<Item = u32>,
+        tear: &mut Option<Rng>,
+    ) {
+        self.settle_pages(|versions| {
+            let answer = answers.next().expect("one for each question") as usize;
+            if let Some(rng) = tear
+                && rng.chance(0.5)
+            {
+                return Some(torn(versions, rng));
+            }
+            versions[answer].value.clone()
+        });
+        let size = answers.next().expect("one for each question") as usize;
+        self.settle_size(size);
+    }
+
+    fn settle_pages(&mut self, mut left: impl FnMut(&[Version<Option<Page>>]) -> Option<Page>) {
+        for (page, versions) in std::mem::take(&mut self.unsettled) {
+            match left(&versions) {
+                Some(bytes) => self.pages.insert(page, bytes),
+                None => self.pages.remove(&page),
+            };
+        }
+    }
+
+    fn settle_size(&mut self, version: usize) {
+        self.size = self.sizes[version].value;
         // Whatever lies behind the end of the file is not its any more.
         let (edge, from) = split(self.size);
         drop(self.pages.split_off(&(edge + u64::from(from > 0))));

@@ -3,6 +3,7 @@
 use super::executor::{Step, drop_tasks, spawn_at, step};
 use super::faults::{DiskFaults, DiskOperation, NetFaults};
 use super::file::cut_writes;
+use super::moment::{Image, Moment};
 use super::trace::Kind;
 use super::world::{HARNESS, Here, Planned, State, enter, is_alive, leave, with};
 use flowstone_types::Instant;
@@ -222,22 +223,41 @@ impl Control {
 
     /// All files of a machine and their bytes, as a running system would read them.
     pub fn files(&self, machine: MachineId) -> BTreeMap<PathBuf, Vec<u8>> {
+        with(|state| state.machines[machine.0].disk.files())
+    }
+
+    /// Records every moment of the machine's disk from now on.
+    pub fn record(&self, machine: MachineId) {
+        with(|state| state.machines[machine.0].record = Some(Vec::new()));
+    }
+
+    /// Ends the recording: the moments in their order, the last of them now.
+    pub fn recorded(&self, machine: MachineId) -> Vec<Moment> {
         with(|state| {
-            let mut files = BTreeMap::new();
-            let mut next = vec![PathBuf::from("/")];
-            let disk = &mut state.machines[machine.0].disk;
-            while let Some(directory) = next.pop() {
-                for entry in disk.list(&directory).expect("a directory") {
-                    let path = directory.join(&entry.name);
-                    if entry.file.is_none() {
-                        next.push(path);
-                        continue;
-                    }
-                    let bytes = read(state_file(disk, &path));
-                    files.insert(path, bytes);
-                }
-            }
-            files
+            state.moment(machine.0);
+            state.machines[machine.0].record.take().unwrap_or_default()
+        })
+    }
+
+    /// Notes how much the harness knows by now, for the moments that end from now on.
+    pub fn mark(&self, machine: MachineId, mark: u64) {
+        with(|state| state.machines[machine.0].mark = mark);
+    }
+
+    /// Puts another disk into a machine where nothing runs.
+    pub fn insert_disk(&self, machine: MachineId, image: &Image) {
+        with(|state| {
+            let machine = &mut state.machines[machine.0];
+            assert!(machine.mains == 0, "{} runs", machine.name);
+            machine.disk = image.0.clone();
+        });
+    }
+
+    /// The machine's disk as it is now.
+    pub fn image(&self, machine: MachineId) -> Image {
+        with(|state| {
+            let machine = &state.machines[machine.0];
+            Moment::of(&machine.disk, machine.writing.values(), machine.mark).image()
         })
     }
 
@@ -247,7 +267,7 @@ impl Control {
         with(|state| {
             let disk = &mut state.machines[machine.0].disk;
             let operation = disk.operation();
-            let content = state_file(disk, path);
+            let content = disk.content(path);
             content.write(operation, offset, bytes);
             content.flushed_range(operation, offset, bytes.len() as u64);
         });
@@ -347,19 +367,6 @@ fn end(MachineId(machine): MachineId, powered: bool) {
         let disk = &mut machines[machine].disk;
         if powered { disk.killed() } else { disk.power_loss(rng) }
     });
-}
-
-fn state_file<'a>(disk: &'a mut super::disk::Disk, path: &Path) -> &'a mut super::content::Content {
-    let inode = disk.open(path, false, false, flowstone_types::Timestamp::NONE);
-    let inode = inode.expect("a file that is there");
-    disk.close(inode);
-    &mut disk.file(inode).content
-}
-
-fn read(content: &super::content::Content) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(content.size() as usize);
-    content.read(0, usize::MAX, |piece| bytes.extend_from_slice(piece));
-    bytes
 }
 
 /// Says which seed a panic belongs to.

@@ -10,7 +10,7 @@ use super::rng::Rng;
 use flowstone_types::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::{Component, Path};
+use std::path::{Component, Path, PathBuf};
 
 /// The identity of a file or directory; never used again.
 pub type Inode = u64;
@@ -18,6 +18,7 @@ pub type Inode = u64;
 const ROOT: Inode = 1;
 
 /// A regular file.
+#[derive(Clone)]
 pub struct FileNode {
     /// Its bytes.
     pub content: Content,
@@ -29,18 +30,21 @@ pub struct FileNode {
     links: u32,
 }
 
+#[derive(Clone)]
 enum Node {
     File(FileNode),
     Directory(BTreeMap<String, Inode>),
 }
 
 /// One change of names; all its edits happen, or none.
+#[derive(Clone)]
 struct NameChange {
     operation: u64,
     edits: Vec<Edit>,
 }
 
 /// From now on `name` of `directory` means `inode`.
+#[derive(Clone)]
 struct Edit {
     directory: Inode,
     name: String,
@@ -55,7 +59,8 @@ pub struct Entry {
     pub file: Option<(u64, Timestamp)>,
 }
 
-/// A file system.
+/// A file system. A clone shares the pages of its files.
+#[derive(Clone)]
 pub struct Disk {
     nodes: BTreeMap<Inode, Node>,
     /// Directories as they are on stable storage.
@@ -259,6 +264,30 @@ impl Disk {
         Ok(entries.iter().map(entry).collect())
     }
 
+    /// The bytes of the file at `path`, which is there.
+    pub fn content(&mut self, path: &Path) -> &mut Content {
+        let inode = self.resolve(path).expect("a file that is there");
+        &mut self.file(inode).content
+    }
+
+    /// All files and their bytes, as a running system would read them.
+    pub fn files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        let (mut files, mut next) = (BTreeMap::new(), vec![(PathBuf::from("/"), ROOT)]);
+        while let Some((path, inode)) = next.pop() {
+            match &self.nodes[&inode] {
+                Node::Directory(entries) => {
+                    next.extend(entries.iter().map(|(name, inode)| (path.join(name), *inode)));
+                }
+                Node::File(file) => {
+                    let mut bytes = Vec::with_capacity(file.content.size() as usize);
+                    file.content.read(0, usize::MAX, |piece| bytes.extend_from_slice(piece));
+                    files.insert(path, bytes);
+                }
+            }
+        }
+        files
+    }
+
     /// The inode of a directory.
     pub fn directory(&self, path: &Path) -> io::Result<Inode> {
         let inode = self.resolve(path)?;
@@ -323,14 +352,47 @@ impl Disk {
                 apply(&mut self.durable, change);
             }
         }
+        for node in self.nodes.values_mut() {
+            if let Node::File(file) = node {
+                file.content.power_loss(rng);
+            }
+        }
+        self.forget_names();
+    }
+
+    /// How many answers each question has that a power cut would decide: two for each change of
+    /// names, then those of each file.
+    pub fn questions(&self) -> Vec<u32> {
+        let files = self.nodes.values().filter_map(|node| match node {
+            Node::File(file) => Some(file.content.questions()),
+            Node::Directory(_) => None,
+        });
+        self.pending.iter().map(|_| 2).chain(files.flatten()).collect()
+    }
+
+    /// The power was cut, and left what the answers say: 0 for what was durable, the last for what a
+    /// running system saw. With `tear`, some pages are torn.
+    pub fn power_loss_as(&mut self, answers: &[u32], mut tear: Option<Rng>) {
+        let mut answers = answers.iter().copied();
+        for change in std::mem::take(&mut self.pending) {
+            if answers.next().expect("one for each question") > 0 {
+                apply(&mut self.durable, change);
+            }
+        }
+        for node in self.nodes.values_mut() {
+            if let Node::File(file) = node {
+                file.content.power_loss_as(&mut answers, &mut tear);
+            }
+        }
+        assert!(answers.next().is_none(), "one for each question");
+        self.forget_names();
+    }
+
+    /// Of the names, those that are durable are left.
+    fn forget_names(&mut self) {
         for (inode, node) in &mut self.nodes {
-            match node {
-                Node::File(file) => {
-                    file.content.power_loss(rng);
-                }
-                Node::Directory(entries) => {
-                    *entries = self.durable.get(inode).cloned().unwrap_or_default();
-                }
+            if let Node::Directory(entries) = node {
+                *entries = self.durable.get(inode).cloned().unwrap_or_default();
             }
         }
         self.sweep();

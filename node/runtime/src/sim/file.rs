@@ -42,6 +42,9 @@ impl File {
         let path = path.to_path_buf();
         happen(move |state, machine| {
             let now = state.wall_clock(machine);
+            if options.create || options.create_new {
+                state.moment(machine);
+            }
             let disk = &mut state.machines[machine].disk;
             let inode = disk.open(&path, options.create, options.create_new, now)?;
             state.event(machine, Kind::Open, [inode, 0, 0]);
@@ -121,6 +124,7 @@ impl File {
                 return Err(error(libc::EBADF));
             }
             open.fault(state, DiskOperation::Write)?;
+            state.moment(machine);
             change(state)?;
             let now = state.wall_clock(machine);
             let file = state.machines[machine].disk.file(open.inode);
@@ -197,6 +201,7 @@ impl Open {
         let len: u64 = parts.iter().map(|part| part.len() as u64).sum();
         let (before, after) = self.delays(false);
         let key = with(|state| {
+            state.moment(self.machine);
             let key = state.number();
             let writing = Writing { inode: self.inode, offset, parts: parts.clone() };
             state.machines[self.machine].writing.insert(key, writing);
@@ -243,6 +248,7 @@ impl Open {
         sleep_nanos(after).await;
         if self.options.dsync {
             with(|state| {
+                state.moment(self.machine);
                 let content = &mut state.machines[self.machine].disk.file(self.inode).content;
                 content.flushed_range(operation, offset, len);
             });
@@ -265,6 +271,7 @@ impl Open {
     }
 
     fn apply(&self, state: &mut State, parts: &[Bytes], offset: u64, range: (u64, u64)) -> u64 {
+        state.moment(self.machine);
         let now = state.wall_clock(self.machine);
         let machine = &mut state.machines[self.machine];
         let operation = machine.disk.operation();
@@ -284,6 +291,7 @@ impl Open {
             if state.rng.chance(lie) {
                 return verdict;
             }
+            state.moment(self.machine);
             let content = &mut state.machines[self.machine].disk.file(self.inode).content;
             let kind = if verdict.is_ok() {
                 content.flushed(until);
@@ -301,7 +309,7 @@ impl Open {
 }
 
 /// Hands `write` what of `parts` lies in `from..to`, counted from the beginning of the first one.
-fn write_range(
+pub fn write_range(
     parts: &[Bytes],
     offset: u64,
     (from, to): (u64, u64),
@@ -420,6 +428,7 @@ pub mod fs {
                 continue;
             }
             happen(move |state, machine| {
+                state.moment(machine);
                 let disk = &mut state.machines[machine].disk;
                 match disk.look(&path)? {
                     Some(true) => return Ok(()),
@@ -439,6 +448,7 @@ pub mod fs {
     pub async fn rename(from: &Path, to: &Path) -> io::Result<()> {
         let (from, to) = (from.to_path_buf(), to.to_path_buf());
         happen(move |state, machine| {
+            state.moment(machine);
             state.machines[machine].disk.rename(&from, &to)?;
             state.event(machine, Kind::Name, [1, 0, 0]);
             state.explain(machine, || format!("  {} -> {}", from.display(), to.display()));
@@ -451,6 +461,7 @@ pub mod fs {
     pub async fn remove_file(path: &Path) -> io::Result<()> {
         let path = path.to_path_buf();
         happen(move |state, machine| {
+            state.moment(machine);
             state.machines[machine].disk.remove_file(&path)?;
             state.event(machine, Kind::Name, [2, 0, 0]);
             state.explain(machine, || format!("  removed {}", path.display()));
@@ -471,6 +482,7 @@ pub mod fs {
         }
         let path = path.to_path_buf();
         happen(move |state, machine| {
+            state.moment(machine);
             state.machines[machine].disk.remove_directory(&path)?;
             state.event(machine, Kind::Name, [3, 0, 0]);
             state.explain(machine, || format!("  removed {}", path.display()));
@@ -498,6 +510,7 @@ pub mod fs {
                     state.event(machine, Kind::SyncFails, [inode, until, 0]);
                     return Err(error(libc::EIO));
                 }
+                state.moment(machine);
                 state.machines[machine].disk.flushed_directory(inode, until);
                 state.event(machine, Kind::SyncDir, [inode, until, 0]);
                 Ok(())

@@ -18,6 +18,7 @@ mod executor;
 mod faults;
 mod file;
 mod mail;
+mod moment;
 mod net;
 mod rng;
 mod trace;
@@ -28,6 +29,7 @@ pub use executor::Sleep;
 pub use faults::{DiskFaults, DiskOperation, NetFaults};
 pub use file::{File, fs};
 pub use mail::{Mailbox, Mailer, mailbox};
+pub use moment::{Image, Moment};
 pub use net::{Connection, Detached, Listener, connect};
 pub use rng::Rng;
 

@@ -7,6 +7,7 @@
 use super::disk::Disk;
 use super::executor::{Event, Task, clear_ready};
 use super::faults::{DiskFaults, DiskOperation};
+use super::moment::Moment;
 use super::net::Net;
 use super::rng::Rng;
 use super::trace::{Kind, Trace};
@@ -55,6 +56,10 @@ pub struct Machine {
     pub waiting_for_end: Vec<Waker>,
     pub wall_clock_skew_ms: i64,
     pub next_port: u16,
+    /// What `Control::record` asked for.
+    pub record: Option<Vec<Moment>>,
+    /// See `Control::mark`.
+    pub mark: u64,
 }
 
 /// The next `times` operations of a kind on files whose path contains `path` fail.
@@ -65,6 +70,7 @@ pub struct Planned {
 }
 
 /// A write under way: at a crash, any sectors of it may have reached the disk.
+#[derive(Clone)]
 pub struct Writing {
     pub inode: u64,
     pub offset: u64,
@@ -122,8 +128,18 @@ impl State {
             waiting_for_end: Vec::new(),
             wall_clock_skew_ms: 0,
             next_port: 32_768,
+            record: None,
+            mark: 0,
         });
         index
+    }
+
+    /// The machine's disk is about to change: the moment before it is recorded, if that was asked for.
+    pub fn moment(&mut self, machine: usize) {
+        let machine = &mut self.machines[machine];
+        if let Some(record) = &mut machine.record {
+            record.push(Moment::of(&machine.disk, machine.writing.values(), machine.mark));
+        }
     }
 
     /// Takes down an event of `machine`.

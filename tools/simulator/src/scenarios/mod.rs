@@ -3,7 +3,8 @@
 pub mod broker;
 pub mod storage;
 
-use crate::seeds::Scenario;
+use crate::crash_points;
+use crate::seeds::{Crashing, Scenario};
 
 /// All of them, the cheapest first.
 pub const SCENARIOS: [Scenario; 2] = [
@@ -14,3 +15,10 @@ pub const SCENARIOS: [Scenario; 2] = [
     },
     Scenario { name: "broker", about: "the whole daemon, over its sockets", play: broker::play },
 ];
+
+/// Every moment of a recorded life is a power cut.
+pub const CRASH_POINTS: Crashing = Crashing {
+    name: "crash-points",
+    about: "power cuts between any two changes of the disk, in every way they may end, and in recoveries",
+    play: crash_points::play,
+};

@@ -1,0 +1,18 @@
+//! A few crash points of a store's life and of a broker's.
+
+use flowstone_simulator::crash_points::play;
+
+#[test]
+fn some_moments_of_a_store_lose_nothing() {
+    for seed in 0..3 {
+        let stats = play(seed, 40);
+        assert!(stats.points >= 40, "{stats:?}");
+        assert!(stats.acknowledged > 0, "{stats:?}");
+    }
+}
+
+#[test]
+fn some_moments_of_a_broker_lose_nothing() {
+    let stats = play(5, 20);
+    assert!(stats.points >= 20, "{stats:?}");
+}
