@@ -11,6 +11,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use flowstone_batch::BatchBuilder;
+use flowstone_history::RecordId;
 use flowstone_runtime::sim::{Control, Image, Moment, World};
 use flowstone_runtime::{sleep, wall_clock};
 use flowstone_types::Offset;
@@ -278,7 +279,7 @@ impl Asker {
 
     async fn produce(&mut self, topic: u64, number: u64) -> Option<ErrorCode> {
         let mut builder = BatchBuilder::new(Offset::ZERO);
-        let id = crate::history::RecordId { producer: 0, number: number as u32 };
+        let id = RecordId { producer: 0, number: number as u32 };
         builder.push(wall_clock(), None, Some(&id.value(3_000)), &[]);
         let mut data = PartitionProduceData::default();
         data.records = Some(builder.build());
@@ -352,7 +353,7 @@ impl Asker {
                 if code(answer.error_code) == ErrorCode::None {
                     let bytes = answer.records.clone().unwrap_or_default();
                     let read = read_all(&bytes, all.len() as i64, |_, value| {
-                        crate::history::RecordId::of(value).expect("one of ours, whole")
+                        RecordId::of(value).expect("one of ours, whole")
                     });
                     if read.is_empty() {
                         assert_eq!(answer.high_watermark, all.len() as i64, "{topic} is short");

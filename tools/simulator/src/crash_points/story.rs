@@ -108,6 +108,9 @@ struct Books {
     boot: Cell<u32>,
     now: RefCell<Vec<Known>>,
     marks: RefCell<Vec<Vec<Known>>>,
+    /// The open logs; and the mark since which retention may have moved their starts.
+    logs: RefCell<Vec<Log>>,
+    starts_known: Cell<usize>,
     acknowledged: Cell<u64>,
 }
 
@@ -183,6 +186,8 @@ impl Story {
             boot: Cell::new(0),
             now: RefCell::new(known.clone()),
             marks: RefCell::new(vec![known]),
+            logs: RefCell::default(),
+            starts_known: Cell::new(0),
             acknowledged: Cell::new(0),
         });
         world.record(machine);
@@ -206,14 +211,17 @@ impl Story {
             match end {
                 End::CleanStop => {
                     world.run_for(LIFE);
+                    books.note_starts();
                     world.terminate(machine);
                     world.run_for(LIFE);
                 }
                 End::Kill | End::PowerLoss => {
                     world.run_for(Duration::from_micros(20_000 + world.random() % 400_000));
+                    books.note_starts();
                     if *end == End::Kill { world.crash(machine) } else { world.power_loss(machine) }
                 }
             }
+            books.logs.take();
             if world.is_running(machine) {
                 world.crash(machine);
             }
@@ -236,14 +244,20 @@ impl Books {
         marks.push(now.clone());
     }
 
-    /// Retention may have moved starts at any time since mark `from`.
-    fn starts_since(&self, from: usize, partition: u32, start: i64) {
-        let of = |known: &mut Vec<Known>| {
-            let known = &mut known[partition as usize];
-            known.start = known.start.max(start);
-        };
-        self.marks.borrow_mut()[from..].iter_mut().for_each(of);
-        of(&mut self.now.borrow_mut());
+    /// Notes where the open logs start, for all moments since this was asked last.
+    fn note_starts(&self) {
+        let mut marks = self.marks.borrow_mut();
+        let from = self.starts_known.replace(marks.len() - 1);
+        let mut now = self.now.borrow_mut();
+        for log in self.logs.borrow().iter() {
+            let partition: usize = log.topic()["topic-".len()..].parse().expect("ours");
+            let of = |known: &mut Vec<Known>| {
+                let known = &mut known[partition];
+                known.start = known.start.max(log.log_start().0);
+            };
+            marks[from..].iter_mut().for_each(of);
+            of(&mut now);
+        }
     }
 }
 
@@ -327,12 +341,9 @@ async fn run(books: &Rc<Books>) -> Result<(), StorageError> {
     let (ticking, all) = (store.clone(), books.clone());
     spawn(async move {
         loop {
-            let from = all.marks.borrow().len() - 1;
             ticking.tick(wall_clock()).await;
-            for log in ticking.logs() {
-                let partition: u32 = log.topic()["topic-".len()..].parse().expect("ours");
-                all.starts_since(from, partition, log.log_start().0);
-            }
+            *all.logs.borrow_mut() = ticking.logs();
+            all.note_starts();
             sleep(Duration::from_millis(10)).await;
         }
     });
