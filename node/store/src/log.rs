@@ -474,9 +474,13 @@ impl Inner {
         self.watcher.failed(error);
     }
 
-    /// Notes this log's offsets for the next checkpoint.
+    /// Notes this log's offsets for the next checkpoint; of one that was deleted meanwhile, nothing: they
+    /// would be those of the next topic of its name.
     pub fn note(&self) {
         let state = self.state.borrow();
+        if matches!(state.health, Health::Closed) {
+            return;
+        }
         self.shard.config.dirs[self.dir].note(
             &self.topic,
             self.partition.index,

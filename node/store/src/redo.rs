@@ -42,7 +42,9 @@ pub(crate) async fn redo(dir: &Path, entries: &[DirEntry]) -> Result<(), Storage
     let journals = entries.iter().filter(|entry| entry.name.starts_with(names::JOURNAL));
     let journals: Vec<PathBuf> = journals.map(|entry| dir.join(&entry.name)).collect();
     if journals.is_empty() {
-        return Ok(());
+        // A process that was killed after it removed them: a power cut could bring them back, behind
+        // what is written from now on.
+        return fs::sync_dir(dir).await.map_err(StorageError::io("flush", dir));
     }
     let mut pieces = Pieces::new();
     for path in &journals {

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use io_uring::{opcode, squeue, types};
 
 use super::offload::offload;
-use super::op::{Operation, Orphan, Step, submit, submit_detached};
+use super::op::{Operation, Orphan, Step, at_once, submit, submit_detached};
 use super::parts::Parts;
 use super::shard::on_a_shard;
 use crate::buffer::{Buffer, PAGE_BYTES};
@@ -157,7 +157,7 @@ impl Operation for Read {
 
     fn entry(&mut self) -> squeue::Entry {
         let done = *self.result.as_ref().expect("an error is the end");
-        let want = (self.buffer.capacity() - done).min(READ_BYTES_MAX);
+        let want = at_once((self.buffer.capacity() - done).min(READ_BYTES_MAX));
         // SAFETY: `done` is within the buffer.
         let to = unsafe { self.buffer.start().add(done) };
         let offset = self.offset + done as u64;
@@ -239,6 +239,10 @@ impl Operation for Simple {
         }
     }
 
+    fn may_repeat(&self) -> bool {
+        matches!(self.change, Change::Allocate { .. })
+    }
+
     fn advance(&mut self, result: io::Result<u32>) -> Step {
         self.result = result.map(|_| ());
         Step::Done
@@ -283,6 +287,10 @@ impl Operation for Close {
 
     fn entry(&mut self) -> squeue::Entry {
         opcode::Close::new(types::Fd(self.fd)).build().flags(squeue::Flags::ASYNC)
+    }
+
+    fn may_repeat(&self) -> bool {
+        false
     }
 
     fn advance(&mut self, result: io::Result<u32>) -> Step {

@@ -13,6 +13,8 @@ mod op;
 mod panic;
 mod parts;
 mod shard;
+#[cfg(test)]
+mod shim;
 mod signal;
 mod timer;
 mod uring;

@@ -13,7 +13,7 @@ use rustix::net::{
     shutdown, socket_with, sockopt,
 };
 
-use super::op::{Operation, Orphan, Step, submit};
+use super::op::{Operation, Orphan, Step, at_once, submit};
 use super::parts::Parts;
 use crate::buffer::Buffer;
 use crate::net::SocketOptions;
@@ -267,7 +267,7 @@ impl Operation for Receive {
             Want::Some { upto } => (upto, 0),
             Want::All { upto } => (upto, libc::MSG_WAITALL),
         };
-        let want = (upto - held).min(RECEIVE_BYTES_MAX);
+        let want = at_once((upto - held).min(RECEIVE_BYTES_MAX));
         // SAFETY: `held` is within the buffer.
         let to = unsafe { self.buffer.start().add(held) };
         let fd = types::Fd(self.socket.fd.as_raw_fd());

@@ -28,6 +28,20 @@ pub(super) trait Operation: Any {
 
     /// Takes the result of the last submission.
     fn advance(&mut self, result: io::Result<u32>) -> Step;
+
+    /// Whether it may be submitted again, as it was, after EINTR or EAGAIN. Not what the kernel may have
+    /// half done: a descriptor is closed even so, and its number may be another file's by now; and a
+    /// flush that did not say yes is not asked again (fsyncgate).
+    fn may_repeat(&self) -> bool {
+        true
+    }
+}
+
+/// How many of `bytes` one submission takes: all, unless a test has the kernel fall short.
+pub(super) fn at_once(bytes: usize) -> usize {
+    #[cfg(test)]
+    let bytes = super::shim::shortened(bytes);
+    bytes
 }
 
 /// What to do after a completion.
@@ -125,6 +139,9 @@ struct Slot {
     retries: u8,
     orphan: Orphan,
     owner: Owner,
+    /// The error that a test has the last submission end with.
+    #[cfg(test)]
+    bent: Option<i32>,
 }
 
 enum Owner {
@@ -140,6 +157,11 @@ enum Owner {
 trait ErasedOperation: Any {
     fn entry(&mut self) -> squeue::Entry;
     fn advance(&mut self, result: io::Result<u32>) -> Step;
+    fn may_repeat(&self) -> bool;
+    #[cfg(test)]
+    fn name(&self) -> &'static str {
+        std::any::type_name::<Self>()
+    }
 }
 
 impl<T: Operation> ErasedOperation for T {
@@ -149,6 +171,10 @@ impl<T: Operation> ErasedOperation for T {
 
     fn advance(&mut self, result: io::Result<u32>) -> Step {
         Operation::advance(self, result)
+    }
+
+    fn may_repeat(&self) -> bool {
+        Operation::may_repeat(self)
     }
 }
 
@@ -180,7 +206,15 @@ impl Ops {
         self.generation = (self.generation + 1) % GENERATIONS;
         let generation = self.generation;
         let owner = Owner::Waiting(None);
-        let index = self.slots.insert(Slot { operation, generation, retries: 0, orphan, owner });
+        let index = self.slots.insert(Slot {
+            operation,
+            generation,
+            retries: 0,
+            orphan,
+            owner,
+            #[cfg(test)]
+            bent: None,
+        });
         Key { index: u32::try_from(index).expect("fewer than 2^32 operations"), generation }
     }
 
@@ -192,7 +226,14 @@ impl Ops {
     /// The next submission of an operation.
     pub(super) fn entry(&mut self, key: Key) -> squeue::Entry {
         let slot = self.slot(key).expect("submitted by its future or by `completed`: it lives");
+        #[cfg(test)]
+        if let Some(error) = super::shim::before(slot.operation.name()) {
+            slot.bent = Some(error);
+            return opcode::Nop::new().build().user_data(key.user_data());
+        }
         let entry = slot.operation.entry();
+        #[cfg(test)]
+        super::shim::after();
         // The kernel said "not now" once: then let it wait in a thread of its own.
         let flags = if slot.retries > 0 { squeue::Flags::ASYNC } else { squeue::Flags::empty() };
         entry.flags(flags).user_data(key.user_data())
@@ -231,9 +272,12 @@ impl Ops {
         }
         let key = Key::from_user_data(user_data);
         let slot = self.slot(key).expect("one completion per submission");
+        #[cfg(test)]
+        let result = slot.bent.take().map_or(result, |error| -error);
         let unwanted = matches!(slot.owner, Owner::Nobody) && matches!(slot.orphan, Orphan::Cancel);
         let again = matches!(result.wrapping_neg(), libc::EAGAIN | libc::EINTR);
-        if again && !unwanted && slot.retries < RETRIES_MAX {
+        let may_repeat = !unwanted && slot.operation.may_repeat();
+        if again && may_repeat && slot.retries < RETRIES_MAX {
             slot.retries += 1;
             return After::Resubmit(key);
         }

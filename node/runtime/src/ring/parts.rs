@@ -11,6 +11,9 @@ pub(super) struct Parts {
     vectors: Vec<libc::iovec>,
     first: usize, // Those before it are done.
     bytes_max: usize,
+    /// A piece of the first one, where a test has the kernel fall short.
+    #[cfg(test)]
+    short: [libc::iovec; 1],
 }
 
 impl Parts {
@@ -28,7 +31,14 @@ impl Parts {
         let vector =
             |part: &Bytes| libc::iovec { iov_base: part.as_ptr() as *mut _, iov_len: part.len() };
         let vectors = held.iter().map(vector).collect();
-        Self { held, vectors, first: 0, bytes_max }
+        Self {
+            held,
+            vectors,
+            first: 0,
+            bytes_max,
+            #[cfg(test)]
+            short: [libc::iovec { iov_base: std::ptr::null_mut(), iov_len: 0 }],
+        }
     }
 
     /// Whether all is done.
@@ -39,6 +49,12 @@ impl Parts {
     /// The next vectors to submit, and how many. They stay where they are for the life of `self`.
     pub(super) fn vectors(&mut self) -> (*mut libc::iovec, usize) {
         let left = &mut self.vectors[self.first..];
+        #[cfg(test)]
+        if super::op::at_once(left[0].iov_len) < left[0].iov_len {
+            self.short[0] = left[0];
+            self.short[0].iov_len = super::op::at_once(left[0].iov_len);
+            return (self.short.as_mut_ptr(), 1);
+        }
         let mut bytes = 0;
         let fits = |vector: &&libc::iovec| {
             bytes += vector.iov_len;

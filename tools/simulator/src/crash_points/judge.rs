@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -208,7 +208,9 @@ async fn check_batches(log: &Log, known: &Known, partition: u32) -> Result<(), S
 /// The segments: what a second recovery leaves as they are.
 fn segments(image: &Image) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut files = image.files();
-    files.retain(|path, _| path.extension().is_some_and(|end| end == "log"));
+    // What was put aside has a name of its own each time, and is nobody's log.
+    let is_aside = |path: &Path| path.to_string_lossy().contains("-stray");
+    files.retain(|path, _| path.extension().is_some_and(|end| end == "log") && !is_aside(path));
     files
 }
 

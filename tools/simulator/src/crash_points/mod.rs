@@ -179,8 +179,10 @@ impl Drop for Say<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let Self(seed, moment, answers, tear) = self;
+            let lost = answers.iter().filter(|answer| **answer == 0).count();
             eprintln!(
-                "crash point: seed {seed}, moment {moment}, answers {answers:?}, tear {tear:?}"
+                "crash point: seed {seed}, moment {moment}, {lost} of {} changes lost, tear {tear:?}",
+                answers.len()
             );
         }
     }
