@@ -168,9 +168,11 @@ fn a_topic_made_again_gets_nothing_of_the_first_from_segments_or_journal() {
             assert!(store.usage().commits.journaled > before, "through the same files");
         }
     });
+    let moments = world.recorded(machine);
+    drop(world); // Another one begins.
     let mut rng = Rng::new(5);
     let (mut tried, mut most) = (0, 0);
-    for moment in world_moments(world, machine).iter().step_by(3) {
+    for moment in moments.iter().step_by(3) {
         let acknowledged = if moment.mark == 1_000 { 0 } else { moment.mark as i64 };
         for image in endings(moment, &mut rng) {
             let read = found(&image, 1, 2);
@@ -219,9 +221,11 @@ fn batches_behind_a_cut_do_not_come_back_when_the_segment_grows_over_them() {
             opened.1 = Rc::default();
         }
     });
+    let moments = world.recorded(machine);
+    drop(world);
     let mut rng = Rng::new(6);
     let mut tried = 0;
-    for moment in &world_moments(world, machine) {
+    for moment in &moments {
         for image in endings(moment, &mut rng) {
             let read = found(&image, 0, 1);
             let right = (0..).map(|offset| (offset, if offset < 20 { 1 } else { 2 }));
@@ -232,11 +236,6 @@ fn batches_behind_a_cut_do_not_come_back_when_the_segment_grows_over_them() {
         }
     }
     assert!(tried > 100, "{tried} disks");
-}
-
-/// Takes the record, and ends the world: another one may begin.
-fn world_moments(world: World, machine: MachineId) -> Vec<Moment> {
-    world.recorded(machine)
 }
 
 /// A tick that began before a topic was deleted ended after it was made again, and wrote the old one's

@@ -217,6 +217,7 @@ pub fn report_crashes(crashing: &Crashing, seeds: Range<u64>, points: u64) -> bo
             Err(panic) => {
                 let (name, message, place) = (crashing.name, text(&*panic), PLACE.take());
                 println!("{name}: seed {seed} failed: {message}{place}");
+                println!("{name}: {} crash points in the seeds before it", total.points);
                 println!(
                     "again: cargo run --release -p flowstone-simulator -- --scenario {name} --seed {seed} \
                      --points {points}"

@@ -208,9 +208,12 @@ async fn check_batches(log: &Log, known: &Known, partition: u32) -> Result<(), S
 /// The segments: what a second recovery leaves as they are.
 fn segments(image: &Image) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut files = image.files();
-    // What was put aside has a name of its own each time, and is nobody's log.
+    // What was put aside has a name of its own each time, and is nobody's log; and a log that was never
+    // written to is made again.
     let is_aside = |path: &Path| path.to_string_lossy().contains("-stray");
-    files.retain(|path, _| path.extension().is_some_and(|end| end == "log") && !is_aside(path));
+    files.retain(|path, bytes| {
+        path.extension().is_some_and(|end| end == "log") && !is_aside(path) && !bytes.is_empty()
+    });
     files
 }
 

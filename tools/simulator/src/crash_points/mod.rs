@@ -94,26 +94,29 @@ fn try_points(
 ) {
     let mut rng = Rng::new(seed ^ 0x5EED);
     // A budget that does not reach is spread evenly, and differently for each seed.
-    let step = (moments.len() as u64 * (DRAWN + 2)).div_ceil(points.max(1)).max(1) as usize;
+    let step = (moments.len() as u64 * (DRAWN + 4)).div_ceil(points.max(1)).max(1) as usize;
     let first = rng.index(step);
     let last = stats.points + points;
     for (number, moment) in moments.iter().enumerate().skip(first).step_by(step) {
         let image = moment.image();
-        for (answers, tear) in endings(&image.questions(), &mut rng) {
+        let cuts = endings(&image.questions(), &mut rng).into_iter().map(Some);
+        // And a kill, which leaves all of it to the recovery to make durable.
+        for ending in std::iter::once(None).chain(cuts) {
             if stats.points >= last {
                 return;
             }
             stats.points += 1;
-            let _said = Say(seed, number, &answers, tear);
-            let left = image.answered(&answers, tear);
-            let way =
-                if stats.points.is_multiple_of(GOES_ON_EVERY) { Way::GoesOn } else { Way::Twice };
+            let _said = Say(seed, number, ending.as_ref());
+            let left = match &ending {
+                Some((answers, tear)) => image.answered(answers, *tear),
+                None => image.clone(),
+            };
             if stats.points.is_multiple_of(CRASHED_AGAIN_EVERY) {
-                // By a power cut, or by a kill that a power cut follows.
-                let first = if rng.chance(0.5) { &left } else { &image };
-                let again = recorded.recover(first, moment.mark, Way::Recorded);
+                let again = recorded.recover(&left, moment.mark, Way::Recorded);
                 crash_recovery(recorded, &again, moment.mark, &mut rng, stats);
             } else {
+                let goes_on = stats.points.is_multiple_of(GOES_ON_EVERY);
+                let way = if goes_on { Way::GoesOn } else { Way::Twice };
                 recorded.recover(&left, moment.mark, way);
             }
         }
@@ -138,8 +141,11 @@ fn crash_recovery(
     }
 }
 
-/// The ways in which a moment is ended.
-fn endings(questions: &[u32], rng: &mut Rng) -> Vec<(Vec<u32>, Option<u64>)> {
+/// What a power cut leaves: see [`Image::answered`].
+type Ending = (Vec<u32>, Option<u64>);
+
+/// The ways in which power cuts end a moment.
+fn endings(questions: &[u32], rng: &mut Rng) -> Vec<Ending> {
     let ways = questions.iter().fold(1_u64, |all, count| all.saturating_mul(u64::from(*count)));
     let mut endings = Vec::new();
     if ways <= ALL_UP_TO {
@@ -173,17 +179,18 @@ fn endings(questions: &[u32], rng: &mut Rng) -> Vec<(Vec<u32>, Option<u64>)> {
 }
 
 /// Says where a panic happened.
-struct Say<'a>(u64, usize, &'a [u32], Option<u64>);
+struct Say<'a>(u64, usize, Option<&'a Ending>);
 
 impl Drop for Say<'_> {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            let Self(seed, moment, answers, tear) = self;
-            let lost = answers.iter().filter(|answer| **answer == 0).count();
-            eprintln!(
-                "crash point: seed {seed}, moment {moment}, {lost} of {} changes lost, tear {tear:?}",
-                answers.len()
-            );
+        if !std::thread::panicking() {
+            return;
         }
+        let Self(seed, moment, ending) = self;
+        let how = ending.map_or("killed".to_owned(), |(answers, tear)| {
+            let lost = answers.iter().filter(|answer| **answer == 0).count();
+            format!("{lost} of {} changes lost, tear {tear:?}", answers.len())
+        });
+        eprintln!("crash point: seed {seed}, moment {moment}: {how}");
     }
 }
