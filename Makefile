@@ -8,7 +8,7 @@ SETUP := tools/clients/setup.sh
 STEPS := python3 tools/clients/steps.py
 PYTEST := $(BUILD)/clients/venv/bin/pytest -c tools/clients/pytest.ini
 
-.PHONY: help build demo test fuzz mutants clients kill faults idle bench bench-quick micro flame audit cargo
+.PHONY: help build demo test fuzz mutants clients kill faults soak idle bench bench-quick micro flame audit cargo
 .DEFAULT_GOAL := help
 
 help: ## Says what there is to make.
@@ -46,9 +46,13 @@ kill: build ## 200 cycles of SIGKILL under load: nothing acknowledged may be los
 	@KILL_CYCLES=$(or $(CYCLES),200) $(PYTEST) tools/clients/crash -s
 
 faults: build ## Every fault scenario against the real daemon: kills, power loss, full and failing disks, bad networks. ONLY=S10-xfs for one.
-	@$(SETUP) xfs
+	@$(SETUP) xfs faketime
 	cargo build --release --locked -p flowstone-faults
 	@$(BUILD)/release/flowstone-faults run $(or $(ONLY),all) --json $(BUILD)/faults.json
+
+soak: build ## Half load through retention with faults at random for MINUTES=30; leaves a chart and the samples in the build folder.
+	cargo build --release --locked -p flowstone-faults
+	@$(BUILD)/release/flowstone-faults run S37 --rounds $(or $(MINUTES),30)
 
 idle: build ## What the daemon costs when nobody asks anything: time to the first answer, memory, CPU.
 	@python3 tools/demo/idle.py

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Brings what the demo and the tests need, each thing once: `setup.sh THING...`, each of
-#   base kcat jars python librdkafka rdkafka-perf node go deny valgrind perf inferno charts xfs
+#   base kcat jars python librdkafka rdkafka-perf node go deny valgrind perf inferno charts xfs faketime
 # Debian's packages are installed only where a command is missing, and named first. All the rest goes into the build folder
 # ($FLOWSTONE_BUILD, or target/ in the clone), so deleting that folder undoes it.
 set -euo pipefail
@@ -65,6 +65,7 @@ declare_packages() {
       valgrind) want valgrind "counts instructions, which a loaded machine does not change" valgrind --version ;;
       perf) want linux-perf "profiles the broker" perf --version ;;
       xfs) want xfsprogs "makes the XFS whose power is cut" mkfs.xfs -V ;;
+      faketime) want libfaketime "moves the clock of the daemon" test -e /usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1 ;;
       charts) want python3-venv "draws charts, in a virtual environment" python3 -c 'import venv, ensurepip' ;;
       node | go | deny | inferno) ;;
       *) echo "setup.sh: unknown thing '$thing'" >&2; exit 2 ;;

@@ -6,7 +6,7 @@
 use std::fmt;
 
 use crate::scenarios::{
-    answers, bad_disk, batches, breadth, damage, frames, kill, limits, many, power, soak, space,
+    answers, bad_disk, batches, breadth, clock, damage, frames, kill, limits, many, power, soak, space,
     swapped, vanish, weaker,
 };
 use crate::stage::{Kind, Needs, Stage};
@@ -206,7 +206,7 @@ pub static SCENARIOS: &[Scenario] = &[
         id: "S40",
         title: "record batches that lie",
         fault: "right checksums over wrong counts, deltas, lengths, magics, codecs, headers; forged control batches; bombs in four codecs; writes to the offsets",
-        pass: "each is refused with an error that names it; consumers are given nothing of it; 128 MiB at most; load beside loses nothing",
+        pass: "each is refused with an error that names it; consumers are given nothing of it; 448 MiB at most; load beside loses nothing",
         quick: false,
         needs: Needs::Nothing,
         play: batches::lies,
@@ -255,6 +255,15 @@ pub static SCENARIOS: &[Scenario] = &[
         quick: true,
         needs: Needs::Cgroup("pids"),
         play: limits::threads,
+    },
+    Scenario {
+        id: "S6",
+        title: "the clock jumps",
+        fault: "by an hour, there and back, then at random every 100 ms; then a kill, and a start an hour earlier",
+        pass: "writes go on within 3 s of each jump; nothing acknowledged is lost, committed offsets included",
+        quick: true,
+        needs: Needs::That(clock::missing),
+        play: clock::jumps,
     },
     Scenario {
         id: "S7-cpu",

@@ -5,6 +5,7 @@ pub mod bad_disk;
 pub mod batches;
 pub mod breadth;
 mod chart;
+pub mod clock;
 pub mod damage;
 pub mod frames;
 pub mod kill;
