@@ -172,5 +172,5 @@ bring_inferno() {
 declare_packages "$@"
 install_packages
 for thing in "$@"; do
-  case $thing in base | kcat | valgrind | perf | xfs) ;; *) "bring_$thing" ;; esac
+  case $thing in base | kcat | valgrind | perf | xfs | faketime) ;; *) "bring_$thing" ;; esac
 done
