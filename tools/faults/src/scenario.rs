@@ -6,8 +6,8 @@
 use std::fmt;
 
 use crate::scenarios::{
-    answers, bad_disk, batches, breadth, clock, damage, frames, kill, limits, many, power, soak, space,
-    swapped, vanish, weaker,
+    answers, bad_disk, batches, breadth, clock, damage, frames, kill, limits, many, power, soak,
+    space, swapped, vanish, weaker,
 };
 use crate::stage::{Kind, Needs, Stage};
 
