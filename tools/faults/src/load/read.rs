@@ -83,6 +83,9 @@ pub(super) fn whole(
             None => sleep(super::AGAIN_AFTER),
         }
     }
+    // Retention may have gone on behind what was read.
+    let start = shared.partition(partition).history.start();
+    log.retain(|(offset, _)| *offset >= start);
     ask_commit(shared, &mut link, partition);
     super::lock(&shared.broken).clone().map_or(Ok(log), |broken| bail!("{broken}"))
 }
