@@ -295,7 +295,7 @@ pub static SCENARIOS: &[Scenario] = &[
 ];
 
 const POWER_FAULT: &str = "the file system goes down without a flush of its log, under load, at a random moment; in some rounds once more during recovery";
-const POWER_PASS: &str = "flushed mode, 100 rounds: no acknowledged record, committed offset, topic or deletion of a topic is lost; no record changed, doubled or out of order; recovered twice, every log has the same start and end";
+const POWER_PASS: &str = "flushed mode, 100 rounds: no acknowledged record, committed offset, topic or deletion of a topic is lost; no record changed, doubled or out of order; recovered twice, every log ends at the same offset";
 
 impl fmt::Display for Scenario {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -197,8 +197,8 @@ fn recover_twice(
     Ok(())
 }
 
-/// Topic, partition, and where its log begins and ends.
-fn ends(address: SocketAddr) -> anyhow::Result<Vec<(String, i32, i64, i64)>> {
+/// Topic, partition, and where its log ends; where it begins is for retention to say, at any moment.
+fn ends(address: SocketAddr) -> anyhow::Result<Vec<(String, i32, i64)>> {
     let mut client = Client::connect(address, ANSWER_WITHIN)?;
     let mut ends = Vec::new();
     for (name, partitions) in topic_names(&mut client)? {
@@ -206,8 +206,8 @@ fn ends(address: SocketAddr) -> anyhow::Result<Vec<(String, i32, i64, i64)>> {
             let until = Instant::now() + FIRST_WITHIN;
             loop {
                 match offsets(&mut client, &name, partition)? {
-                    Ok((start, end)) => {
-                        ends.push((name.clone(), partition, start, end));
+                    Ok((_, end)) => {
+                        ends.push((name.clone(), partition, end));
                         break;
                     }
                     Err(code) if Instant::now() > until => bail!("{name}-{partition}: {code}"),
