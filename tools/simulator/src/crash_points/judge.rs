@@ -217,10 +217,10 @@ fn segments(image: &Image) -> BTreeMap<PathBuf, Vec<u8>> {
     files
 }
 
+/// What the first recovery left is there. More may be: a power cut undoes removals that were not flushed.
 fn assert_same(first: &BTreeMap<PathBuf, Vec<u8>>, second: &BTreeMap<PathBuf, Vec<u8>>) {
-    let names = |files: &BTreeMap<PathBuf, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();
-    assert_eq!(names(first), names(second), "a second recovery left other segments");
     for (path, bytes) in first {
-        assert!(*bytes == second[path], "a second recovery changed {}", path.display());
+        let same = second.get(path) == Some(bytes);
+        assert!(same, "a second recovery changed {}", path.display());
     }
 }
