@@ -62,7 +62,7 @@ const SLICES_MAX: usize = 64;
 /// Longest sleep, so that the end is not missed.
 const SLEEP_MAX: Duration = Duration::from_millis(100);
 /// How long the last replies are waited for.
-const DRAIN: Duration = Duration::from_secs(60);
+const DRAIN: Duration = Duration::from_mins(1);
 /// Marks standard input among the events.
 const INPUT: u64 = u64::MAX;
 

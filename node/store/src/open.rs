@@ -292,7 +292,7 @@ impl Loader<'_> {
             // Whole pages were written: the file may even be longer now than it was. And where a flush
             // failed, the file's size may be lost: the next flush speaks of it only if it changed.
             let resize = async {
-                if segment.bytes == planned.file_bytes {
+                if segment.bytes == planned.file_bytes && segment.bytes > 0 {
                     file.set_len(segment.bytes + 1).await?;
                 }
                 file.set_len(segment.bytes).await

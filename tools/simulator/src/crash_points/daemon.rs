@@ -29,7 +29,7 @@ use flowstone_wire::messages::{
 };
 use flowstone_wire::{ErrorCode, string, topic_name};
 
-use super::{Recorded, Way};
+use super::{Recorded, Seeds, Way};
 use crate::scenarios::broker::start;
 use crate::seeds::Stats;
 use crate::workload::{Link, code, read_all};
@@ -95,7 +95,7 @@ impl Shown {
 /// A life that was recorded. A mark is twice the number of deeds that were answered, and one more while
 /// the next is under way.
 pub struct Life {
-    seed: u64,
+    seeds: Seeds,
     shards: usize,
     deeds: Vec<Deed>,
 }
@@ -147,13 +147,13 @@ impl Life {
         let deeds = deeds.take();
         stats.acknowledged += deeds.len() as u64;
         stats.events += world.events();
-        (Self { seed, shards, deeds }, moments)
+        (Self { seeds: Seeds::after(seed), shards, deeds }, moments)
     }
 
     /// Boots from `image`; returns what it shows and the disk that it leaves once it is killed, after
     /// these deeds.
     fn once(&self, image: &Image, more: &[Deed], record: bool) -> (Shown, Image, Vec<Moment>) {
-        let world = World::new(self.seed);
+        let world = World::new(self.seeds.next());
         let (control, machine, other) =
             (world.control(), world.machine("broker"), world.machine("client"));
         let address = SocketAddr::new(world.address(machine), PORT);

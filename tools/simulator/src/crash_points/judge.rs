@@ -14,8 +14,8 @@ use flowstone_runtime::wall_clock;
 use flowstone_store::{Log, ReadError, StorageError};
 use flowstone_types::{LeaderEpoch, Offset, ProducerId, Timestamp};
 
-use super::Way;
 use super::story::{Known, Plan, Told, open_log, open_store};
+use super::{Seeds, Way};
 
 /// Batches that a recovered log takes where it lives on.
 const GOES_ON_FOR: u32 = 2;
@@ -63,18 +63,18 @@ pub fn recover(
     plan: &Rc<Plan>,
     known: &[Known],
     image: &Image,
-    seed: u64,
+    seeds: &Seeds,
     way: Way,
 ) -> Vec<Moment> {
     let known: Rc<Vec<Known>> = Rc::new(known.to_vec());
-    let (ends, left, moments) = once(plan, &known, image, seed, way);
+    let (ends, left, moments) = once(plan, &known, image, seeds, way);
     match way {
         Way::Recorded => {}
         Way::Twice => {
             // Power fails at once: what a recovery says is there must stay.
             let questions = left.questions();
             let again = left.answered(&vec![0; questions.len()], None);
-            let (ends_again, left_again, _) = once(plan, &known, &again, seed, Way::Twice);
+            let (ends_again, left_again, _) = once(plan, &known, &again, seeds, Way::Twice);
             assert_eq!(ends, ends_again, "a second recovery found other ends");
             assert_same(&segments(&left), &segments(&left_again));
         }
@@ -90,7 +90,7 @@ pub fn recover(
             let longer = Rc::new(longer.collect::<Vec<_>>());
             let questions = left.questions();
             let again = left.answered(&vec![0; questions.len()], None);
-            once(plan, &longer, &again, seed, Way::Twice);
+            once(plan, &longer, &again, seeds, Way::Twice);
         }
     }
     moments
@@ -101,10 +101,10 @@ fn once(
     plan: &Rc<Plan>,
     known: &Rc<Vec<Known>>,
     image: &Image,
-    seed: u64,
+    seeds: &Seeds,
     way: Way,
 ) -> (Ends, Image, Vec<Moment>) {
-    let world = World::new(seed);
+    let world = World::new(seeds.next());
     let machine = world.machine("node");
     world.insert_disk(machine, image);
     if way == Way::Recorded {

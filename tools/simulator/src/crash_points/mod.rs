@@ -1,10 +1,10 @@
 //! Crash points: every moment of a recorded life of the store is a power cut, in every way it may end.
 //!
-//! A story ([`story`]) is played once while every change of the disk is recorded: writes, synchronous
+//! A story (`story.rs`) is played once while every change of the disk is recorded: writes, synchronous
 //! writes, flushes, names, sizes. Then, for each moment between two changes, disks are built as a
-//! power cut there may leave them, the store recovers from each ([`judge`]), and what it finds must be
+//! power cut there may leave them, the store recovers from each (`judge.rs`), and what it finds must be
 //! everything acknowledged and perhaps a tail of what was sent; a second recovery must change nothing,
-//! and a crash in the midst of the first must cost nothing. A broker's life ([`daemon`]) goes the same
+//! and a crash in the midst of the first must cost nothing. A broker's life (`daemon.rs`) goes the same
 //! way, with its metadata log and its groups.
 //!
 //! What a disk may do is assumed here, and nowhere else:
@@ -29,12 +29,14 @@
 //!    take everything along with any flush: that allows less than this, so what holds here holds there.
 //! 6. A SIGKILL loses nothing that was written, but makes nothing durable either.
 //!
-//! The bound: where the open questions of a moment have no more than [`ALL_UP_TO`] answers together,
+//! The bound: where the open questions of a moment have no more than `ALL_UP_TO` answers together,
 //! all are tried; else the two corners and some drawn by the seed, half of them with torn pages.
 
 mod daemon;
 mod judge;
 mod story;
+
+use std::cell::Cell;
 
 use flowstone_runtime::sim::{Image, Moment, Rng};
 
@@ -70,6 +72,21 @@ enum Way {
     GoesOn,
     /// Once, recorded.
     Recorded,
+}
+
+/// The seeds of the worlds that go on from a disk. Each draws other numbers than those before it: a broker
+/// that starts again never gives a topic the id that an earlier start gave another.
+struct Seeds(Cell<u64>);
+
+impl Seeds {
+    fn after(seed: u64) -> Self {
+        Self(Cell::new(Rng::new(seed).bits()))
+    }
+
+    fn next(&self) -> u64 {
+        self.0.set(self.0.get().wrapping_add(1));
+        self.0.get()
+    }
 }
 
 /// Plays the story of `seed` and tries up to `points` crash points in it, spread over all of it.

@@ -17,7 +17,7 @@ use flowstone_store::{
 use flowstone_types::{LeaderEpoch, Offset, PartitionId, Uuid};
 
 use super::judge::{self, Record};
-use super::{Recorded, Way};
+use super::{Recorded, Seeds, Way};
 use crate::seeds::Stats;
 
 /// The one log directory.
@@ -89,14 +89,14 @@ impl Known {
 /// A life that was recorded.
 pub struct Story {
     pub plan: Rc<Plan>,
-    seed: u64,
+    seeds: Seeds,
     /// What was known, by mark.
     marks: Vec<Vec<Known>>,
 }
 
 impl Recorded for Story {
     fn recover(&self, image: &Image, mark: u64, way: Way) -> Vec<Moment> {
-        judge::recover(&self.plan, &self.marks[mark as usize], image, self.seed, way)
+        judge::recover(&self.plan, &self.marks[mark as usize], image, &self.seeds, way)
     }
 }
 
@@ -230,7 +230,7 @@ impl Story {
         stats.acknowledged += books.acknowledged.get();
         stats.events += world.events();
         let marks = books.marks.borrow().clone();
-        (Self { plan, seed, marks }, moments)
+        (Self { plan, seeds: Seeds::after(seed), marks }, moments)
     }
 }
 
