@@ -341,8 +341,9 @@ async fn run(books: &Rc<Books>) -> Result<(), StorageError> {
     let (ticking, all) = (store.clone(), books.clone());
     spawn(async move {
         loop {
-            ticking.tick(wall_clock()).await;
+            // Before the tick: a crash within it asks those that it may have moved.
             *all.logs.borrow_mut() = ticking.logs();
+            ticking.tick(wall_clock()).await;
             all.note_starts();
             sleep(Duration::from_millis(10)).await;
         }
