@@ -9,6 +9,7 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Write};
 use std::net::TcpStream;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -145,6 +146,11 @@ impl<W: Work> Drive<W> {
             match epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&timeout)) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
+            }
+            if self.plan.spin {
+                // The kernel's worker that ends a broker's write may be on this CPU: without this it waits
+                // for a tick, four milliseconds, and so would the broker.
+                thread::yield_now();
             }
             for event in &events {
                 let (lane, flags) = (event.data.u64(), event.flags);
