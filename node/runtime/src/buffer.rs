@@ -44,7 +44,10 @@ impl Buffer {
         let class = class_of(bytes);
         let capacity = class.map_or_else(|| bytes.next_multiple_of(PAGE_BYTES), class_bytes);
         let pooled = class.and_then(|class| POOL.with_borrow_mut(|pool| pool.take(class)));
-        let start = pooled.unwrap_or_else(|| allocate(capacity));
+        let start = pooled.unwrap_or_else(|| {
+            POOL.with_borrow_mut(|pool| pool.give_way(capacity));
+            allocate(capacity)
+        });
         // A thread that is ending has no pool any more, and no one who reads its figures.
         let _ = POOL.try_with(|pool| pool.borrow().counters.used(capacity as i64));
         Self { start, capacity, len: 0 }
@@ -221,18 +224,46 @@ impl Pool {
         Some(start)
     }
 
-    /// Whether the pool took the memory; if not, it is the caller's to release.
+    /// Whether the pool took the memory; if not, it is the caller's to release. What is kept of other
+    /// sizes goes for it: a pool full of what nobody asks for any more would have every buffer allocated
+    /// anew, and zeroed.
     fn keep(&mut self, start: NonNull<u8>, capacity: usize) -> bool {
         let Some(class) = class_of(capacity).filter(|class| class_bytes(*class) == capacity) else {
             return false;
         };
-        let share = POOL_BYTES_MAX.load(Relaxed).checked_div(self.share_of).unwrap_or(0);
-        if self.kept_bytes + capacity > share {
-            return false;
+        while self.kept_bytes + capacity > self.share() {
+            if !self.release_one(Some(class)) {
+                return false;
+            }
         }
         self.free[class].push(start);
         self.kept_bytes += capacity;
         self.counters.pooled(capacity as i64);
+        true
+    }
+
+    /// Releases what is kept where it would stand beside new memory above the share.
+    fn give_way(&mut self, bytes: usize) {
+        let used = self.counters.used.load(Relaxed).max(0) as usize;
+        while self.kept_bytes > 0 && used + self.kept_bytes + bytes > self.share() {
+            self.release_one(None);
+        }
+    }
+
+    /// Bytes that this thread may keep.
+    fn share(&self) -> usize {
+        POOL_BYTES_MAX.load(Relaxed).checked_div(self.share_of).unwrap_or(0)
+    }
+
+    /// Releases a buffer of the size that takes the most, `but` is left alone; whether there was one.
+    fn release_one(&mut self, but: Option<usize>) -> bool {
+        let most = (0..CLASS_COUNT)
+            .filter(|class| Some(*class) != but && !self.free[*class].is_empty())
+            .max_by_key(|class| self.free[*class].len() * class_bytes(*class));
+        let Some((class, start)) = most.and_then(|class| Some((class, self.take(class)?))) else {
+            return false;
+        };
+        release(start, class_bytes(class));
         true
     }
 }
@@ -307,8 +338,32 @@ mod tests {
             assert_eq!(Buffer::with_capacity(8000).start(), start);
             let three: Vec<_> = (0..3).map(|_| Buffer::with_capacity(1 << 20)).collect();
             drop(three);
-            assert_eq!(POOL.with_borrow(|pool| pool.kept_bytes), (1 << 20) + 8192);
+            assert_eq!(POOL.with_borrow(|pool| pool.kept_bytes), 2 << 20);
             let _ = before;
+        })
+        .join()
+        .unwrap();
+    }
+
+    #[test]
+    fn what_nobody_asks_for_any_more_goes_for_what_is_used_now() {
+        std::thread::spawn(|| {
+            let kept = || POOL.with_borrow(|pool| pool.kept_bytes);
+            pool_on_this_thread(POOL_BYTES_DEFAULT / (1 << 20)); // A share of 1 MiB.
+            drop((0..256).map(|_| Buffer::with_capacity(4096)).collect::<Vec<_>>());
+            assert_eq!(kept(), 1 << 20);
+            let large: Vec<_> = (0..4).map(|_| Buffer::with_capacity(256 << 10)).collect();
+            assert_eq!(kept(), 0, "what is used and kept together is no more than the share");
+            let starts: Vec<_> = large.iter().map(|buffer| buffer.start).collect();
+            drop(large);
+            let again: Vec<_> = (0..4).map(|_| Buffer::with_capacity(256 << 10)).collect();
+            assert!(again.iter().all(|buffer| starts.contains(&buffer.start)));
+            drop(again);
+            // One of another size comes back when all is taken by the former.
+            let small = Buffer::with_capacity(4096);
+            assert_eq!(kept(), 3 << 18, "one of the largest went, for a page");
+            drop(small);
+            assert_eq!(kept(), (3 << 18) + 4096);
         })
         .join()
         .unwrap();
