@@ -398,7 +398,7 @@ mod tests {
     fn peer(answer: impl Fn(i32) -> i32 + Send + 'static) -> TcpStream {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let stream = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        std::thread::spawn(move || {
+        thread::spawn(move || {
             let mut stream = listener.accept().unwrap().0;
             stream.set_nodelay(true).unwrap();
             let mut frame = [0; 8];
@@ -444,7 +444,7 @@ mod tests {
     fn latency_counts_from_the_intended_time() {
         let late = |number| {
             if number == 10 {
-                std::thread::sleep(Duration::from_millis(50));
+                thread::sleep(Duration::from_millis(50));
             }
             number
         };
