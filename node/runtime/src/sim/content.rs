@@ -89,12 +89,6 @@ impl Content {
         end.saturating_sub(offset) as usize
     }
 
-    /// Pages within the size that nothing was ever written to.
-    pub fn unwritten_pages(&self) -> Vec<u64> {
-        let all = 0..self.size.div_ceil(PAGE_BYTES as u64);
-        all.filter(|page| !self.pages.contains_key(page)).collect()
-    }
-
     /// Writes `bytes` at `offset`, as part of `operation`, growing the file where needed.
     pub fn write(&mut self, operation: u64, offset: u64, bytes: &[u8]) {
         let (mut at, mut left) = (offset, bytes);

@@ -4,7 +4,6 @@
 //! as often as there are ways in which that may end. A moment is cheap: it shares the pages of the
 //! disk that it was taken from. Pure: what is left is the caller's choice.
 
-use super::content::PAGE_BYTES;
 use super::disk::Disk;
 use super::file::write_range;
 use super::rng::Rng;
@@ -73,21 +72,5 @@ impl Image {
     /// All files and their bytes, as a running system would read them.
     pub fn files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
         self.0.files()
-    }
-
-    /// Fills what was never written of a file, within its size, with `stale`, durably: blocks that the
-    /// file system gave to it with what another file left there.
-    pub fn expose(
-        &mut self,
-        path: &std::path::Path,
-        mut stale: impl FnMut(u64) -> [u8; PAGE_BYTES],
-    ) {
-        let content = self.0.content(path);
-        for page in content.unwritten_pages() {
-            let (operation, at) = (0, page * PAGE_BYTES as u64);
-            let len = (content.size() - at).min(PAGE_BYTES as u64);
-            content.write(operation, at, &stale(page)[..len as usize]);
-            content.flushed_range(operation, at, len);
-        }
     }
 }

@@ -108,10 +108,18 @@ pub fn full(stage: &mut Stage) -> anyhow::Result<()> {
         let after = load.wait_for_more(100, RESUMES_WITHIN)?;
         stage.at_most("resumed_after_seconds_max", after.as_secs_f64());
     }
-    let mut load = load;
+    all_is_there(stage, &launch, daemon, load)
+}
+
+/// What was acknowledged is there, now and after a kill: what is on the disk is what a start finds, too.
+fn all_is_there(
+    stage: &mut Stage,
+    launch: &Launch,
+    daemon: Daemon,
+    mut load: Load,
+) -> anyhow::Result<()> {
     load.settle()?;
     stage.count("acknowledged", load.audit()?.acknowledged);
-    // What is on the disk now is what a start finds, too.
     daemon.kill()?;
     let daemon = launch.start()?;
     load.audit().context("after a kill")?;
@@ -231,15 +239,7 @@ pub fn retention(stage: &mut Stage) -> anyhow::Result<()> {
     ballast.drop_it()?;
     let after = load.wait_for_more(500, RESUMES_WITHIN)?;
     stage.at_most("resumed_after_seconds_max", after.as_secs_f64());
-    let mut load = load;
-    load.settle()?;
-    stage.count("acknowledged", load.audit()?.acknowledged);
-    daemon.kill()?;
-    let daemon = launch.start()?;
-    load.audit().context("after a kill")?;
-    let status = daemon.stop()?;
-    ensure!(status.success(), "the daemon ended with {status}");
-    Ok(())
+    all_is_there(stage, &launch, daemon, load)
 }
 
 /// Bytes of all files below a folder; files that go meanwhile count nothing.
