@@ -154,8 +154,8 @@ pub enum Rejected {
 /// What is wrong with a batch as a whole.
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 pub enum Invalid {
-    /// Offsets are the leader's to give.
-    #[error("base offset is {0}, a producer sends 0")]
+    /// Offsets are the leader's to give, and a log ends below 2^63 - 1.
+    #[error("base offset is {0}: a producer sends 0, a coordinator what a log can hold")]
     BaseOffset(Offset),
     /// Only the log itself writes control records.
     #[error("clients cannot write control records")]
@@ -260,7 +260,13 @@ pub fn check(records: Bytes, rules: &Rules, now: Timestamp) -> Result<Checked, R
         return Err(Rejected::ZstdTooEarly);
     }
     let client = rules.origin == Origin::Client;
-    if client && header.base_offset != Offset::ZERO {
+    let offset_fits = match rules.origin {
+        Origin::Client => header.base_offset == Offset::ZERO,
+        Origin::Coordinator => {
+            header.base_offset >= Offset::ZERO && header.last_offset() < Offset(i64::MAX)
+        }
+    };
+    if !offset_fits {
         return Err(Invalid::BaseOffset(header.base_offset).into());
     }
     fits_message(records.len(), rules)?;

@@ -140,6 +140,12 @@ fn a_client_is_no_broker() {
     let compression = Compression::Fixed { codec: Codec::Zstd, level: None };
     let coordinator = Rules { compression, ..coordinator };
     assert_eq!(check(control.clone(), &coordinator, NOW).unwrap().bytes, control);
+    // A coordinator numbers its own batches, within what a log can hold (found by the fuzz target `batch`).
+    for (base, fits) in [(7, true), (-1, false), (i64::MAX - 1, true), (i64::MAX, false)] {
+        let mut numbered = control.to_vec();
+        numbered[..8].copy_from_slice(&base.to_be_bytes());
+        assert_eq!(check(numbered.into(), &coordinator, NOW).is_ok(), fits, "{base}");
+    }
 
     let good = plain(1).build();
     let horizon = with(&good, ATTRIBUTES, &[0, 0x40]);

@@ -2,7 +2,6 @@
 the same; what we write, its classes read and write again, and no byte changes. No broker of ours runs here."""
 
 import os
-import random
 import re
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
@@ -91,7 +90,7 @@ def test_metadata_shell_sees_the_same(rewritten):
 
 def test_kafkas_classes_keep_every_byte(examples):
     """Random instances of every metadata record and of every message of the quorum, in every version."""
-    seed = int(os.environ.get("METADATA_SEED") or random.randrange(2**32))
+    seed = int(os.environ.get("METADATA_SEED", 1))
     instances = subprocess.run([examples / "instances", str(seed), "30"], capture_output=True, text=True, check=True).stdout
     kafka = java("RoundTrip", stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     told = kafka.communicate(instances, timeout=60)[0].splitlines()
