@@ -1,5 +1,6 @@
 //! Reading: the tail from memory, older batches from disk, whole and checked before they are served.
 
+use std::ops::Range;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -56,9 +57,17 @@ struct Place {
     is_indexed: bool,
 }
 
+impl Place {
+    /// The offsets that the segment may hold.
+    fn segment(&self) -> Range<Offset> {
+        self.base..self.next.unwrap_or(Offset(i64::MAX))
+    }
+}
+
 /// Bytes of a segment that follow what a reader was given.
 pub(crate) struct Ahead {
-    pub base: Offset,
+    /// The segment, from its base up to the next one's.
+    pub segment: Range<Offset>,
     pub position: u64,
     pub window: Bytes,
 }
@@ -246,11 +255,11 @@ impl Inner {
                 place = self.place(wanted.from).await?;
                 continue;
             }
-            let found = cut(&window, wanted, true);
+            let found = cut(&window, wanted, Some(&place.segment()));
             let at = place.position + found.range.end as u64;
             if !found.range.is_empty() {
                 let rest = Ahead {
-                    base: place.base,
+                    segment: place.segment(),
                     position: at,
                     window: window.slice(found.range.end..),
                 };
@@ -276,17 +285,17 @@ impl Inner {
         let Some(ahead) = self.shard.take_ahead(self.id, wanted.from).await else {
             return Ok(None);
         };
-        let found = cut(&ahead.window, wanted, true);
+        let found = cut(&ahead.window, wanted, Some(&ahead.segment));
         if found.range.is_empty() {
             return Ok(None); // A piece of a batch, or damage: looked at again with what follows.
         }
         let part = ahead.window.slice(found.range.clone());
         let rest = Ahead {
-            base: ahead.base,
+            segment: ahead.segment,
             position: ahead.position + found.range.end as u64,
             window: ahead.window.slice(found.range.end..),
         };
-        let limit = self.limit(rest.base);
+        let limit = self.limit(rest.segment.start);
         if rest.window.len() >= wanted.bytes_max
             || rest.position + rest.window.len() as u64 >= limit
         {
@@ -296,7 +305,7 @@ impl Inner {
             let (log, next) = (self.clone(), found.next);
             spawn(async move {
                 let place = Place {
-                    base: rest.base,
+                    base: rest.segment.start,
                     limit,
                     next: None,
                     position: rest.position,

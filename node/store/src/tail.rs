@@ -197,7 +197,7 @@ impl Tail {
                 }
             }
             let at_least_one = wanted.at_least_one && parts.is_empty();
-            let found = cut(&batches, Wanted { bytes_max: left, at_least_one, ..wanted }, false);
+            let found = cut(&batches, Wanted { bytes_max: left, at_least_one, ..wanted }, None);
             left = left.saturating_sub(found.range.len());
             if !found.range.is_empty() {
                 parts.push(batches.slice(found.range));

@@ -174,10 +174,12 @@ pub struct Cut {
     pub end: CutEnd,
 }
 
-/// Finds the batches wanted in `window`, which starts with a batch. With `check_crc`, a batch whose
-/// CRC is wrong is no batch.
-pub fn cut(window: &[u8], wanted: Wanted, check_crc: bool) -> Cut {
+/// Finds the batches wanted in `window`, which starts with a batch. What comes from a disk is checked against its
+/// `segment`'s offsets, from its base up to the next one's: a batch whose CRC is wrong is no batch then, nor is one whose
+/// offsets (the first is outside of the CRC) are not the segment's or do not follow those before it.
+pub fn cut(window: &[u8], wanted: Wanted, segment: Option<&Range<Offset>>) -> Cut {
     let (mut start, mut at, mut next) = (0, 0, wanted.from);
+    let mut follows = segment.map(|segment| segment.start);
     let end = loop {
         let rest = &window[at..];
         if rest.len() < HEADER_LEN {
@@ -185,7 +187,14 @@ pub fn cut(window: &[u8], wanted: Wanted, check_crc: bool) -> Cut {
         }
         let Ok(header) = BatchHeader::parse(rest) else { break CutEnd::NoBatch };
         let bytes = header.total_len();
-        if header.last_offset() < wanted.from {
+        let last = header.last_offset();
+        if follows.is_some_and(|follows| header.base_offset < follows)
+            || segment.is_some_and(|segment| last >= segment.end)
+        {
+            break CutEnd::NoBatch;
+        }
+        follows = segment.map(|_| last.plus(1));
+        if last < wanted.from {
             if bytes > rest.len() {
                 break CutEnd::Window(bytes);
             }
@@ -195,17 +204,24 @@ pub fn cut(window: &[u8], wanted: Wanted, check_crc: bool) -> Cut {
         }
         let first = start == at;
         let fits = at + bytes - start <= wanted.bytes_max || (first && wanted.at_least_one);
-        if header.last_offset() >= wanted.below || !fits {
+        if last >= wanted.below || !fits {
             break CutEnd::Enough;
         }
         if bytes > rest.len() {
             break CutEnd::Window(bytes);
         }
-        if header.last_offset_delta < 0 || (check_crc && !crc_ok(&rest[..bytes])) {
+        if header.last_offset_delta < 0 || (segment.is_some() && !crc_ok(&rest[..bytes])) {
+            break CutEnd::NoBatch;
+        }
+        // Behind a gap, which compaction leaves, the batch after it tells whether this one is where it belongs.
+        if segment.is_some()
+            && header.base_offset > next
+            && BatchHeader::parse(&rest[bytes..]).is_ok_and(|after| after.base_offset <= last)
+        {
             break CutEnd::NoBatch;
         }
         at += bytes;
-        next = header.last_offset().plus(1);
+        next = last.plus(1);
     };
     Cut { range: start..at, next, end }
 }
@@ -315,21 +331,50 @@ mod tests {
         let batch = bytes.len() / 5;
         let wanted =
             Wanted { from: Offset(3), below: Offset(8), bytes_max: 1 << 20, at_least_one: true };
-        let got = cut(&bytes, wanted, true);
+        let got = cut(&bytes, wanted, Some(&ALL));
         assert_eq!((got.range, got.next, got.end), (batch..4 * batch, Offset(8), CutEnd::Enough));
         let small = Wanted { bytes_max: 1, ..wanted };
-        assert_eq!(cut(&bytes, small, true).range, batch..2 * batch, "one in any case");
-        assert!(cut(&bytes, Wanted { at_least_one: false, ..small }, true).range.is_empty());
+        assert_eq!(cut(&bytes, small, Some(&ALL)).range, batch..2 * batch, "one in any case");
+        assert!(cut(&bytes, Wanted { at_least_one: false, ..small }, Some(&ALL)).range.is_empty());
         assert_eq!(
-            cut(&bytes, Wanted { below: Offset(3), ..wanted }, true).range.len(),
+            cut(&bytes, Wanted { below: Offset(3), ..wanted }, Some(&ALL)).range.len(),
             0,
             "batch 2..4 reaches 3"
         );
-        let window = cut(&bytes[..2 * batch + 70], wanted, true);
+        let window = cut(&bytes[..2 * batch + 70], wanted, Some(&ALL));
         assert_eq!((window.range, window.end), (batch..2 * batch, CutEnd::Window(batch)));
         let mut flipped = bytes.clone();
         flipped[2 * batch + 65] ^= 1;
-        assert_eq!(cut(&flipped, wanted, true).range, batch..2 * batch);
-        assert_eq!(cut(&flipped, wanted, true).end, CutEnd::NoBatch);
+        assert_eq!(cut(&flipped, wanted, Some(&ALL)).range, batch..2 * batch);
+        assert_eq!(cut(&flipped, wanted, Some(&ALL)).end, CutEnd::NoBatch);
     }
+
+    /// The base offset is outside of the CRC. Found by fuzzing: what a bit made of it was served as it stood.
+    #[test]
+    fn a_batch_whose_offset_was_bent_is_not_handed_out() {
+        let bytes = segment(10, 5); // 10, 12, 14, 16, 18
+        let batch = bytes.len() / 5;
+        let wanted =
+            Wanted { from: Offset(10), below: Offset(99), bytes_max: 1 << 20, at_least_one: true };
+        let bent = |number: usize, base: i64, from: i64| {
+            let mut bytes = bytes.clone();
+            bytes[number * batch..][..8].copy_from_slice(&base.to_be_bytes());
+            let got = cut(&bytes, Wanted { from: Offset(from), ..wanted }, Some(&OF));
+            (got.range.end / batch, got.end)
+        };
+        assert_eq!(bent(4, 18, 10), (5, CutEnd::Window(HEADER_LEN)), "as it was");
+        for (base, why) in [
+            (2, "before its segment"),
+            (12, "not behind the one before"),
+            (15, "onto the next"),
+            (30, "behind its segment"),
+        ] {
+            assert_eq!(bent(2, base, 10), (2, CutEnd::NoBatch), "{base}: {why}");
+            assert_eq!(bent(2, base, 14), (2, CutEnd::NoBatch), "{base}, asked for: {why}");
+        }
+        assert_eq!(bent(0, 15, 10), (0, CutEnd::NoBatch), "the first of a window");
+    }
+
+    const OF: Range<Offset> = Offset(10)..Offset(20);
+    const ALL: Range<Offset> = Offset(0)..Offset(i64::MAX);
 }

@@ -1,5 +1,7 @@
 //! The files of a log directory, each alone: segments, the journal, indexes, snapshots, checkpoints.
 
+use std::ops::Range;
+
 use flowstone_batch::{BatchHeader, HEADER_LEN, batches, crc_ok};
 use flowstone_log::journal::{FRAME_HEAD_BYTES, Frame, Place, frame_len, seal_frame};
 use flowstone_log::{
@@ -59,24 +61,27 @@ pub(crate) fn segment(data: &[u8]) {
         let from = active.index.floor(header.base_offset) as usize;
         let wanted =
             Wanted { from: header.base_offset, below: end, bytes_max: 1, at_least_one: true };
-        served(&file[from..good], wanted, true);
+        served(&file[from..good], wanted, Some(&(base..end)));
     }
     // A reader may look at anything: before the end, behind it, or where nothing begins.
     let from = Offset(base.0.saturating_add(i64::from(how)));
     let wanted =
         Wanted { from, below: Offset(i64::MAX), bytes_max: 300, at_least_one: how & 8 == 0 };
-    served(&file, wanted, how & 4 == 0);
+    let all = base..Offset(i64::MAX);
+    served(&file, wanted, (how & 4 == 0).then_some(&all));
 }
 
 /// What a reader is given are whole batches, right ones where that is asked.
-fn served(window: &[u8], wanted: Wanted, check_crc: bool) {
-    let cut = cut(window, wanted, check_crc);
+fn served(window: &[u8], wanted: Wanted, segment: Option<&Range<Offset>>) {
+    let cut = cut(window, wanted, segment);
     let bytes = &window[cut.range.clone()];
-    let mut count = 0;
+    let (mut count, mut next) = (0, segment.map(|segment| segment.start));
     for batch in batches(bytes) {
         let (_, header, batch) = batch.expect("whole batches are handed out");
         assert!(header.last_offset() >= wanted.from && header.last_offset() < wanted.below);
-        assert!(!check_crc || crc_ok(batch));
+        assert!(segment.is_none() || crc_ok(batch));
+        assert!(next.is_none_or(|next| header.base_offset >= next), "offsets ascend");
+        next = next.map(|_| header.last_offset().plus(1));
         count += 1;
     }
     assert!(bytes.len() <= wanted.bytes_max || count == 1 && wanted.at_least_one);
