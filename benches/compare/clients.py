@@ -1,13 +1,18 @@
 """The clients that drive a broker: flowstone-blast, librdkafka's rdkafka_performance, and Kafka's own perf tools."""
 
+import contextlib
 import json
 import os
-import re
 import subprocess
+import threading
 import time
 
 from harness.tools import LOGGING, MAINS
 from places import BENCH, BLAST, CLIENT_CPU, CLIENTS, KAFKA_LIBS, on_cpus
+
+LOOK_SECONDS = 0.05
+DRAIN_SECONDS = 90  # More than flowstone-blast waits for its last replies.
+PATIENCE_SECONDS = 400  # Longest that a client runs; a broker that hangs fails its row, and does not end the run.
 
 RDKAFKA = CLIENTS / "librdkafka" / "examples" / "rdkafka_performance"
 
@@ -43,7 +48,7 @@ class Blast:
 
     def stop(self):
         """Ends the run, waits for every reply, and returns the last counts."""
-        out, err = self.process.communicate(timeout=60)
+        out, err = self.process.communicate(timeout=DRAIN_SECONDS)
         if self.process.returncode != 0:
             raise ClientFailed(err)
         return self.told(out)
@@ -65,7 +70,7 @@ class Blast:
 def blast(what, broker, /, nice=False, **options):
     """One call of flowstone-blast to its end; its last line, if it tells one."""
     command = [*(["nice", "-n", "19"] if nice else []), *on_cpus(CLIENT_CPU), str(BLAST), what, "--address", broker.bootstrap, *words_of(options)]
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS)
     if done.returncode != 0:
         raise ClientFailed(done.stderr)
     return json.loads(done.stdout.splitlines()[-1]) if done.stdout.strip() else None
@@ -104,14 +109,26 @@ class Feeder:
             self.process.wait()
 
 
+@contextlib.contextmanager
+def timer(process):
+    """Kills a process that has not ended when our patience has."""
+    late = threading.Timer(PATIENCE_SECONDS, process.kill)
+    late.start()
+    try:
+        yield
+    finally:
+        late.cancel()
+
+
 def whole_run(command, log):
     """Runs a client to its end. Returns its wall seconds, its CPU seconds and what it printed."""
     began = time.monotonic()
     with (BENCH / log).open("w+b") as out:
         process = subprocess.Popen([*on_cpus(CLIENT_CPU), *command], stdin=subprocess.DEVNULL, stdout=out, stderr=out)
-        # Tells the CPU time of exactly this child.
-        _pid, status, usage = os.wait4(process.pid, 0)
-        process.returncode = status = os.waitstatus_to_exitcode(status)
+        with timer(process):
+            # Tells the CPU time of exactly this child.
+            _pid, status, usage = os.wait4(process.pid, 0)
+            process.returncode = status = os.waitstatus_to_exitcode(status)
         out.seek(0)
         text = out.read().decode(errors="replace")
     if status != 0:
@@ -120,6 +137,22 @@ def whole_run(command, log):
 
 
 VALUE_BYTES = 1000
+
+
+def fill(broker, topic, enough, key="bytes", **options):
+    """Writes until so many bytes (or records, by `key`) are acknowledged."""
+    filler = Blast("produce", broker, topic=topic, connections=4, **options)
+    try:
+        while filler.ask()[key] < enough:
+            time.sleep(LOOK_SECONDS)
+        filler.stop()
+    finally:
+        filler.close()
+
+
+MEGABYTES = {"in_flight": 2, "batch_bytes": 1_000_000}
+# As Kafka's producer makes them by default, in a fraction of its time.
+DEFAULT_BATCHES = {"in_flight": 4, "batch_bytes": 16 << 10, "value_bytes": VALUE_BYTES}
 
 
 def rdkafka_produce(broker, topic, records, batch_bytes):
@@ -151,9 +184,3 @@ def kafka_consume(broker, topic, records):
     """kafka-consumer-perf-test.sh."""
     args = ["--bootstrap-server", broker.bootstrap, "--topic", topic, "--num-records", records, "--timeout", 60000]
     return kafka_tool("kafka-consumer-perf-test", *args)
-
-
-def tools_latency_ms(text):
-    """Percentiles that kafka-producer-perf-test prints on its last line."""
-    found = re.findall(r"(\d+) ms (50|95|99|99\.9)th", text)
-    return {f"p{name}": float(ms) for ms, name in found[-4:]}

@@ -5,6 +5,9 @@ import statistics
 from brokers import SIDES
 
 
+FAILURE_CHARACTERS_MAX = 400
+
+
 class Results:
     """All samples of a run, those of spoiled rounds included but marked."""
 
@@ -20,7 +23,11 @@ class Results:
         self.samples.setdefault((row.name, side.name), []).append(sample)
 
     def failed(self, row, side, failure):
-        self.failures.append({"row": row.name, "side": side.name, "failure": str(failure)})
+        why = " ".join(f"{type(failure).__name__}: {failure}".split())[-FAILURE_CHARACTERS_MAX:]
+        self.failures.append({"row": row.name, "side": side.name, "failure": why})
+
+    def failures_of(self, row):
+        return [failure for failure in self.failures if failure["row"] == row.name]
 
     def kept(self, row, side_name):
         return [sample for sample in self.samples.get((row.name, side_name), []) if sample["is_kept"]]
@@ -126,10 +133,11 @@ def table(results, rows):
     lines = []
     for row in rows:
         sides = [side for side in row.sides if results.kept(row, side)]
-        if not sides:
+        failures = results.failures_of(row)
+        if not sides and not failures:
             continue
         lines += ["", f"{row.name}: {row.title}"]
-        width = max(len(SIDES[side].title) for side in sides)
+        width = max((len(SIDES[side].title) for side in sides), default=0)
         columns = [column for column in COLUMNS if any(results.values(row, side, column[1]) for side in sides)]
         if columns:
             lines.append(" " * (width + 2) + " ".join(f"{title:>9}" for title, _key, _digits in columns))
@@ -142,6 +150,7 @@ def table(results, rows):
             told = [f"{metric.title} {ranged(results, row, side, metric)}" for metric in (row.metric, *row.extra)]
             lines.append(f"  {SIDES[side].title}: {'; '.join(told)}")
         lines += [f"  {goal['verdict']}: {goal['what']} {goal['text']}" for goal in goals(results, row)]
+        lines += [f"  FAILED in a round: {SIDES[failure['side']].title}: {failure['failure']}" for failure in failures]
     return "\n".join(lines) + "\n"
 
 
@@ -154,9 +163,10 @@ def markdown(results, rows):
         "|---|---|---:|---:|---:|---|",
     ]
     for row in rows:
-        if not any(results.kept(row, side) for side in row.sides):
+        failures = [f"{SIDES[failure['side']].title} failed in a round" for failure in results.failures_of(row)]
+        if not any(results.kept(row, side) for side in row.sides) and not failures:
             continue
-        told = "; ".join(f"{goal['text']}: {goal['verdict']}" for goal in goals(results, row))
+        told = "; ".join([f"{goal['text']}: {goal['verdict']}" for goal in goals(results, row)] + failures)
         for metric in (row.metric, *row.extra):
             cells = [ranged(results, row, side, metric) for side in ("flowstone", "kafka", "kafka-flush")]
             if "flowstone-2" in row.sides:

@@ -170,10 +170,10 @@ ROWS = [
     ),
     Row(
         "librdkafka-consume",
-        "rdkafka_performance: fetch of what it wrote, 1 MiB a partition",
+        "rdkafka_performance: fetch of 16 KiB batches, 1 MiB a partition",
         ("flowstone", "kafka"),
         CPU_GB,
-        Tool("rdkafka-consume", lambda *run: clients.rdkafka_fetch(*run, 16), 2_000_000, lambda *run: clients.rdkafka_produce(*run, 65536)),
+        Tool("rdkafka-consume", lambda *run: clients.rdkafka_fetch(*run, 16), 2_000_000, reads=True),
         run=steady.run_tool,
     ),
     Row(
@@ -181,7 +181,7 @@ ROWS = [
         "kafka-producer-perf-test with its defaults: 1000-byte records, acks=all, idempotent",
         ("flowstone", "kafka"),
         CPU_GB,
-        Tool("kafka-produce", clients.kafka_produce, 2_000_000),
+        Tool("kafka-produce", clients.kafka_produce, 1_000_000),
         run=steady.run_tool,
     ),
     Row(
@@ -189,7 +189,7 @@ ROWS = [
         "kafka-consumer-perf-test with its defaults",
         ("flowstone", "kafka"),
         CPU_GB,
-        Tool("kafka-consume", clients.kafka_consume, 2_000_000, clients.kafka_produce),
+        Tool("kafka-consume", clients.kafka_consume, 2_000_000, reads=True),
         run=steady.run_tool,
     ),
     Row(

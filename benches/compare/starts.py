@@ -9,7 +9,7 @@ from pathlib import Path
 
 import measure
 from brokers import new, remove
-from clients import Blast, blast
+from clients import MEGABYTES, Blast, blast, fill
 from harness import wire
 from places import DATA
 
@@ -94,10 +94,7 @@ def after_kill(bench, row, side):
         blast("create", broker, topic="active", partitions=4, config="segment.bytes=2147483647")
         blast("touch", broker, topic="active")
         bench.progress(f"writing {gb} GB")
-        filler = Blast("produce", broker, topic="active", connections=4, in_flight=2, batch_bytes=1_000_000)
-        while filler.ask()["bytes"] < gb * 1e9:
-            pass
-        filler.stop()
+        fill(broker, "active", gb * 1e9, **MEGABYTES)
         broker.kill()
         is_cold = forget_caches()
         bench.progress("starting again")
@@ -168,10 +165,7 @@ def cold_read(bench, row, side):
         blast("create", broker, topic="cold", partitions=16)
         blast("touch", broker, topic="cold", connections=4)
         bench.progress(f"writing {gb} GB")
-        filler = Blast("produce", broker, topic="cold", connections=4, in_flight=2, batch_bytes=1_000_000)
-        while filler.ask()["bytes"] < gb * 1e9:
-            pass
-        filler.stop()
+        fill(broker, "cold", gb * 1e9, **MEGABYTES)
         broker.stop()
         is_cold = forget_caches()
         broker.start()

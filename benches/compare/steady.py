@@ -4,7 +4,7 @@ Several rows share one start of a broker, and its warm-up.
 """
 
 import measure
-from clients import VALUE_BYTES, Blast, ClientFailed, blast, whole_run
+from clients import DEFAULT_BATCHES, MEGABYTES, VALUE_BYTES, Blast, ClientFailed, blast, fill, whole_run
 from places import CPUS, DATA
 
 WINDOW_SECONDS = 1.5
@@ -56,13 +56,7 @@ class Fetch(Load):
         self.bytes = int(gb * 1e9)
 
     def prepare(self, broker, topic):
-        filler = Blast("produce", broker, topic=topic, connections=4, in_flight=2, batch_bytes=1_000_000)
-        try:
-            while filler.ask()["bytes"] < self.bytes:
-                pass
-            filler.stop()
-        finally:
-            filler.close()
+        fill(broker, topic, self.bytes, **MEGABYTES)
 
     def start(self, broker, topic):
         return [Blast("fetch", broker, topic=topic, connections=4, partition_bytes=1 << 20)]
@@ -169,8 +163,8 @@ def figures(spent):
 class Tool(Load):
     """A client of somebody else's, which cannot be asked while it runs: run to its end until two runs agree, then measured as a whole."""
 
-    def __init__(self, name, command, records, filled=None):
-        self.name, self.command, self.records, self.filled = name, command, records, filled
+    def __init__(self, name, command, records, reads=False):
+        self.name, self.command, self.records, self.reads = name, command, records, reads
 
 
 def run_tool(bench, row, side, broker, topic):
@@ -178,9 +172,8 @@ def run_tool(bench, row, side, broker, topic):
     tool = row.load
     create(broker, topic, tool.partitions, side)
     records = tool.records // (4 if bench.is_quick else 1)
-    if tool.filled:
-        # Written by the same maker's producer, so that the consumer finds records of its own size.
-        whole_run(tool.filled(broker, topic, records), "fill.log")
+    if tool.reads:
+        fill(broker, topic, records, "records", **DEFAULT_BATCHES)
     bench.feeder.fill()
     bench.feeder.order("give")
     warm, is_warm = [], False
@@ -193,11 +186,7 @@ def run_tool(bench, row, side, broker, topic):
     bench.progress("measuring")
     before = measure.look(broker.process.pid, bench.feeder.pids, DATA)
     wall, cpu, text = whole_run(tool.command(broker, topic, records), f"{tool.name}.log")
-    spent = measure.between(before, measure.look(broker.process.pid, bench.feeder.pids, DATA))
-    # The client has ended, so its time is the machine's that nobody else had.
-    spent["client_cpu"] += cpu
-    spent["foreign_cpu"] = max(0.0, spent["foreign_cpu"] - cpu)
-    spent["is_spoiled"] = spent["foreign_cpu"] > measure.FOREIGN_SHARE_MAX * spent["seconds"]
+    spent = measure.between(before, measure.look(broker.process.pid, bench.feeder.pids, DATA), ended=cpu)
     rss, peak = measure.resident(broker.process.pid)
     blast("delete", broker, topic=topic)
     spent |= {"counts": {"seconds": wall, "requests": 0, "records": records, "bytes": records * VALUE_BYTES}, "latency_us": {}}

@@ -251,7 +251,15 @@ impl Topics {
     }
 
     fn connect(&self, count: usize) -> Result<Vec<TcpStream>> {
-        let one = |_| TcpStream::connect(&self.address);
+        // A broker whose queue of new connections is full drops the next, which is tried again only a second later (Kafka's is 50 by default).
+        const QUEUE: usize = 32;
+        const PAUSE: Duration = Duration::from_millis(1);
+        let one = |number| {
+            if number >= QUEUE {
+                std::thread::sleep(PAUSE);
+            }
+            TcpStream::connect(&self.address)
+        };
         let streams: Result<Vec<_>, _> = (0..count).map(one).collect();
         streams.with_context(|| format!("cannot reach {}", self.address))
     }
