@@ -4,7 +4,7 @@ use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 use flowstone_broker::{Boot, Served};
 use flowstone_config::{Config, File, Loaded, LogFormat, Problems, reference};
-use flowstone_runtime::{Plan, launch, probe, set_pool_limit};
+use flowstone_runtime::{Plan, launch, probe, set_memory_limit};
 use rustix::fs::{FlockOperation, fcntl_lock};
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -164,7 +164,7 @@ fn run(config: Config, dev: bool) -> anyhow::Result<()> {
     let share = host.memory_bytes / MEMORY_SHARE;
     let share = if dev { share.min(DEV_MEMORY_BYTES) } else { share };
     let memory = config.settings.memory_bytes.map_or(share, i64::unsigned_abs);
-    set_pool_limit(usize::try_from(memory).unwrap_or(usize::MAX));
+    set_memory_limit(usize::try_from(memory).unwrap_or(usize::MAX));
     info!(
         version = env!("CARGO_PKG_VERSION"),
         node = config.settings.node_id,

@@ -6,7 +6,7 @@ use std::path::Path;
 use bytes::Bytes;
 use flowstone_types::Timestamp;
 
-use crate::buffer::{Buffer, PAGE_BYTES};
+use crate::memory::{Buffer, PAGE_BYTES};
 use crate::ring;
 
 /// An open file. Clones are the same open file.

@@ -35,11 +35,11 @@ macro_rules! each {
     };
 }
 
-mod buffer;
 mod file;
 mod launch;
 pub mod local;
 mod mail;
+mod memory;
 mod net;
 mod ring;
 mod task;
@@ -47,10 +47,10 @@ mod task;
 #[cfg(feature = "sim")]
 pub mod sim;
 
-pub use buffer::{Buffer, Memory, PAGE_BYTES, memory, set_pool_limit};
 pub use file::{DirEntry, File, OpenOptions, Space, fs};
 pub use launch::{Host, Limits, Plan, ProbeError, Topology, launch, probe};
 pub use mail::{Mailbox, Mailer, mailbox};
+pub use memory::{Buffer, Memory, PAGE_BYTES, memory, set_memory_limit};
 pub use net::{Connection, Detached, Listener, SocketOptions, connect};
 pub use task::{
     busy_nanos, deadline, now, offload, random_bytes, random_u64, shard_count, shard_index, sleep,

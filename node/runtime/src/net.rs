@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 
-use crate::buffer::Buffer;
+use crate::memory::Buffer;
 use crate::ring;
 
 /// A bound TCP port.
@@ -86,8 +86,14 @@ impl Connection {
     /// Receives once into the buffer's free part, which must not be empty. `Ok(n)`: the buffer grew
     /// by `n` bytes, 0 at the end of the stream.
     pub async fn recv(&self, buffer: Buffer) -> (io::Result<usize>, Buffer) {
-        assert!(buffer.len() < buffer.capacity(), "no room to receive into");
-        each!(&self.0, connection => connection.recv(buffer).await)
+        let upto = buffer.capacity();
+        self.recv_upto(buffer, upto).await
+    }
+
+    /// The same, but leaves to the next one what is beyond `upto` bytes in the buffer in all.
+    pub async fn recv_upto(&self, buffer: Buffer, upto: usize) -> (io::Result<usize>, Buffer) {
+        assert!((buffer.len() + 1..=buffer.capacity()).contains(&upto), "no room to receive into");
+        each!(&self.0, connection => connection.recv_upto(buffer, upto).await)
     }
 
     /// Receives until the buffer holds `want` bytes in all. `UnexpectedEof` if the stream ends before.

@@ -365,7 +365,7 @@ impl Inner {
         let skip = (place.position - page) as usize;
         let wanted = (skip + bytes).min((place.limit - page) as usize);
         let turn = self.shard.reading.acquire().await;
-        let (result, buffer) = file.read_at(Buffer::with_capacity(wanted), page).await;
+        let (result, buffer) = file.read_at(Buffer::lasting(wanted), page).await;
         drop(turn);
         if self.is_closed() {
             return Err(ReadError::Closed); // Its path may be another log's by now.

@@ -47,7 +47,7 @@ impl Run {
             unreachable!("a write has something to write");
         };
         let bytes = before.len() + batches.iter().map(|batch| batch.bytes.len()).sum::<usize>();
-        let mut pages = Buffer::with_capacity(bytes.next_multiple_of(PAGE_BYTES));
+        let mut pages = Buffer::lasting(bytes);
         pages.extend_from_slice(before);
         for batch in batches {
             let at = pages.len();
@@ -77,9 +77,9 @@ impl Run {
         at(self.start)..at(self.end)
     }
 
-    /// Memory it holds: pooled buffers come in powers of two.
+    /// Memory it holds.
     fn memory(&self) -> usize {
-        self.pages.len().next_power_of_two()
+        self.pages.len()
     }
 }
 

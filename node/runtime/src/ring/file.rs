@@ -15,8 +15,8 @@ use super::offload::offload;
 use super::op::{Operation, Orphan, Step, at_once, submit, submit_detached};
 use super::parts::Parts;
 use super::shard::on_a_shard;
-use crate::buffer::{Buffer, PAGE_BYTES};
 use crate::file::OpenOptions;
+use crate::memory::{Buffer, PAGE_BYTES};
 
 /// Permissions of new files, before the umask.
 const MODE: u32 = 0o644;

@@ -15,7 +15,7 @@ use rustix::net::{
 
 use super::op::{Operation, Orphan, Step, at_once, submit};
 use super::parts::Parts;
-use crate::buffer::Buffer;
+use crate::memory::Buffer;
 use crate::net::SocketOptions;
 
 /// Connections the kernel holds until we accept them, unless told otherwise (it cuts this to
@@ -186,10 +186,13 @@ impl Connection {
         Ok(Detached { fd, peer, local }.attach())
     }
 
-    pub(crate) async fn recv(&self, buffer: Buffer) -> (io::Result<usize>, Buffer) {
+    pub(crate) async fn recv_upto(
+        &self,
+        buffer: Buffer,
+        upto: usize,
+    ) -> (io::Result<usize>, Buffer) {
         let before = buffer.len();
-        let want = buffer.capacity();
-        let (result, buffer) = self.receive(buffer, Want::Some { upto: want }).await;
+        let (result, buffer) = self.receive(buffer, Want::Some { upto }).await;
         (result.map(|()| buffer.len() - before), buffer)
     }
 

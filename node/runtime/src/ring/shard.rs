@@ -27,8 +27,8 @@ use super::op::{After, Key, Operation, Ops, Orphan, Step, cancellation, submit_d
 use super::signal;
 use super::timer::Timers;
 use super::uring::Uring;
-use crate::buffer::pool_on_this_thread;
 use crate::local::Notify;
+use crate::memory::reserve_for_shard;
 use crate::task::yield_now;
 
 /// Bounds a sleep of glommio's own (defect 1 of 0.9.0). Costs nothing: its timer is looked at only
@@ -184,7 +184,8 @@ fn run_shard_with<Fut: Future<Output = ()> + 'static>(
         .make()
         .map_err(|error| io::Error::other(format!("glommio: {error}")))?;
     SHARD.set(Some(shard));
-    pool_on_this_thread(count);
+    reserve_for_shard(count)
+        .map_err(|error| io::Error::other(format!("address space for buffers: {error}")))?;
     executor.run(async move {
         for heartbeat in 1..=HEARTBEATS {
             glommio::spawn_local(async move {

@@ -467,9 +467,9 @@ impl Connection {
         Self(Rc::new(Handle { id, machine, incarnation, local, remote }))
     }
 
-    /// As `crate::Connection::recv`.
-    pub async fn recv(&self, mut buffer: Buffer) -> (io::Result<usize>, Buffer) {
-        let room = buffer.capacity() - buffer.len();
+    /// As `crate::Connection::recv_upto`.
+    pub async fn recv_upto(&self, mut buffer: Buffer, upto: usize) -> (io::Result<usize>, Buffer) {
+        let room = upto - buffer.len();
         let result = self.receive(&mut buffer, room).await;
         (result, buffer)
     }
