@@ -18,9 +18,9 @@ use thiserror::Error;
 /// What one receive may bring where the last one brought little: a page, so that a connection that
 /// waits holds no more.
 const RECEIVE_BYTES_MIN: usize = 4 * 1024;
-/// What it may bring where those before it were full: some requests with a batch of a client's usual
-/// size (16 KiB), each cut out without a copy.
-const RECEIVE_BYTES_MAX: usize = 128 * 1024;
+/// What it may bring where those before it were full: some requests with a batch of a busy client's
+/// size (16 to 64 KiB), each cut out without a copy.
+const RECEIVE_BYTES_MAX: usize = 256 * 1024;
 
 /// A buffer that was filled is followed by one larger by this factor.
 const GROWTH: usize = 4;
@@ -49,6 +49,8 @@ pub struct Frames {
     limit: usize,
     /// What the next receive may bring.
     room: usize,
+    /// Bytes of the last frame, its prefix included; 0 before the first.
+    last: usize,
     /// Bytes of large frames that are still arriving.
     budget: Rc<Budget>,
     overdrawn: Overdrawn,
@@ -70,7 +72,7 @@ impl Frames {
     /// Frames of up to `limit` bytes, after the bytes `staged` that were received before; large ones
     /// out of `budget`, and with a note where one goes beyond it.
     pub fn new(staged: Bytes, limit: usize, budget: Rc<Budget>, overdrawn: Overdrawn) -> Self {
-        Self { staged, limit, room: RECEIVE_BYTES_MIN, budget, overdrawn }
+        Self { staged, limit, room: RECEIVE_BYTES_MIN, last: 0, budget, overdrawn }
     }
 
     /// What was received and not yet used: goes with a connection that moves.
@@ -81,31 +83,38 @@ impl Frames {
     /// The next frame. Waits for it.
     pub async fn next(&mut self, connection: &Connection) -> Result<Frame, FrameError> {
         while self.staged.len() < PREFIX_LEN {
-            self.receive(connection).await?;
+            self.receive(connection, self.last).await?;
         }
         let prefix = [0, 1, 2, 3].map(|at: usize| self.staged[at]);
         let wanted = body_len(prefix, self.limit)?;
         while self.staged.len() < PREFIX_LEN + API_KEY_BYTES {
-            self.receive(connection).await?;
+            self.receive(connection, PREFIX_LEN + wanted).await?;
         }
         check_api_limit([self.staged[PREFIX_LEN], self.staged[PREFIX_LEN + 1]], wanted)?;
         self.staged.advance(PREFIX_LEN);
+        let before = std::mem::replace(&mut self.last, PREFIX_LEN + wanted);
         while self.staged.len() < wanted {
             // What fits into a receive is waited for there, with whatever follows it.
             if wanted > self.room {
-                return self.large(connection, wanted).await;
+                return self.large(connection, wanted, before).await;
             }
-            self.receive(connection).await?;
+            self.receive(connection, wanted).await?;
         }
         Ok(Frame { bytes: self.staged.split_to(wanted), arrived: None })
     }
 
-    async fn receive(&mut self, connection: &Connection) -> Result<(), FrameError> {
+    /// Receives once. The frame that is staged in part ends after `this` bytes, as far as is known: where those
+    /// behind it are like the last, what is received ends with one, and no part of another has to be copied.
+    async fn receive(&mut self, connection: &Connection, this: usize) -> Result<(), FrameError> {
         let mut buffer = Buffer::with_capacity(self.room);
         let had = self.staged.len();
         buffer.extend_from_slice(&std::mem::take(&mut self.staged));
-        let (received, buffer) = connection.recv(buffer).await;
-        if buffer.len() == buffer.capacity() {
+        let upto = match self.room.checked_sub(this) {
+            Some(more) if this > had => self.room - more % self.last.max(1),
+            _ => self.room,
+        };
+        let (received, buffer) = connection.recv_upto(buffer, upto).await;
+        if buffer.len() == upto {
             self.room = (self.room * GROWTH).min(RECEIVE_BYTES_MAX);
         } else {
             let like_this = buffer.len().next_power_of_two();
@@ -121,10 +130,19 @@ impl Frames {
         }
     }
 
-    /// Receives the rest of a frame of `wanted` bytes whose beginning is staged.
-    async fn large(&mut self, connection: &Connection, wanted: usize) -> Result<Frame, FrameError> {
+    /// Receives the rest of a frame of `wanted` bytes whose beginning is staged. Who sent `before` bytes as a
+    /// frame is given room for another at once.
+    async fn large(
+        &mut self,
+        connection: &Connection,
+        wanted: usize,
+        before: usize,
+    ) -> Result<Frame, FrameError> {
+        // The next is like this one: its beginning is enough, all else is received where it stays.
+        self.room = RECEIVE_BYTES_MIN;
         let mut arriving = Growing::new(&self.budget);
-        let mut room = wanted.min((self.staged.len() * GROWTH).max(RECEIVE_BYTES_MIN));
+        let came = before.max(self.staged.len());
+        let mut room = wanted.min((came * GROWTH).max(RECEIVE_BYTES_MIN));
         let mut buffer = self.room_for(&mut arriving, room).await;
         buffer.extend_from_slice(&std::mem::take(&mut self.staged));
         loop {
