@@ -69,8 +69,9 @@ pub(crate) async fn redo(dir: &Path, entries: &[DirEntry]) -> Result<(), Storage
     Ok(())
 }
 
-/// Notes what the frames of one file bring, up to the first that is torn or of an earlier use. The
-/// recovery point does not tell what is needed: a clean stop moves it into the active segment.
+/// Notes what the frames of one file bring, up to the first that is torn or of an earlier use. (What an
+/// earlier use brought is in its segments, and redoing it changes nothing as long as nobody rewrites
+/// segments: a file whose new use has no frame yet is redone so.) The recovery point does not tell what is needed: a clean stop moves it into the active segment.
 async fn index(file: &Rc<(File, PathBuf)>, pieces: &mut Pieces) -> Result<(), StorageError> {
     let (mut at, mut generation, mut number) = (0, None, 0);
     while let Some((frame, len)) = read_frame(file, at).await? {

@@ -16,8 +16,10 @@ use std::time::Duration;
 
 use common::*;
 use flowstone_batch::{BatchBuilder, Checked};
+use flowstone_log::journal::{FRAME_HEAD_BYTES, Place, seal_frame};
+use flowstone_log::names;
 use flowstone_runtime::sim::{Image, MachineId, Moment, Rng, World};
-use flowstone_runtime::{random_u64, sleep, spawn};
+use flowstone_runtime::{PAGE_BYTES, fs, random_u64, sleep, spawn};
 use flowstone_store::{Log, LogConfig, LogSpec, Store};
 use flowstone_types::{LeaderEpoch, Offset, PartitionId, ProducerId, Timestamp, Uuid};
 
@@ -267,5 +269,50 @@ fn a_tick_that_a_deletion_overtakes_does_not_bring_back_the_old_offsets() {
         drop(world);
         let read = found(&image, 0, 2);
         assert!(read.len() >= 3 && read[0] == (0, 2), "seed {seed}: {read:?}");
+    }
+}
+
+/// What an earlier use of a journal's file left behind the frames of the newest one is not redone, though
+/// it is whole, follows them, and has the number that would be next.
+///
+/// No history shows this: an earlier use's pieces are all in their segments before the file is used again,
+/// where redoing them changes nothing. Whoever once rewrites segments (compaction) will need it.
+#[test]
+fn a_frame_of_an_earlier_use_is_not_redone() {
+    for (second, expected) in [(7, 2), (8, 1)] {
+        let world = World::new(6);
+        let machine = world.machine("node");
+        live_once(&world, machine, move || async move {
+            drop(open_life(&store().await, 0, 1).await);
+            let path = Path::new(DATA).join("topic-0").join("00000000000000000000.log");
+            fs::write_atomic(&path, Vec::new()).await.unwrap();
+            let (mut journal, mut position) = (Vec::new(), 0);
+            for (offset, generation) in [(0, 7), (1, second)] {
+                let mut batch = batch_at(offset, 1).bytes.to_vec();
+                batch[..8].copy_from_slice(&offset.to_be_bytes()); // The base offset,
+                batch[12..16].copy_from_slice(&0_i32.to_be_bytes()); // and the leader's epoch.
+                let place = Place {
+                    topic_id: Uuid(1),
+                    topic: "topic",
+                    index: 0,
+                    segment: Offset::ZERO,
+                    position,
+                };
+                let mut frame = vec![0; FRAME_HEAD_BYTES];
+                let from = FRAME_HEAD_BYTES + place.head_bytes();
+                place.write_head(from..from + batch.len(), |part| frame.extend_from_slice(part));
+                frame.extend_from_slice(&batch);
+                seal_frame(&mut frame, std::iter::empty(), generation, offset as u64, 1);
+                frame.resize(frame.len().next_multiple_of(PAGE_BYTES), 0);
+                position += batch.len() as u64;
+                journal.append(&mut frame);
+            }
+            let name = Path::new(DATA).join(names::journal(1));
+            fs::write_atomic(&name, journal).await.unwrap();
+        });
+        let image = world.image(machine);
+        drop(world); // Another one begins.
+        let read = found(&image, 0, 1);
+        assert_eq!(read.len(), expected, "frames of the uses 7 and {second}: {read:?}");
     }
 }
