@@ -3,6 +3,8 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -14,6 +16,11 @@ const KERNEL_MIN: (u32, u32) = (6, 1);
 
 /// What the rings of a process need of RLIMIT_MEMLOCK where the kernel counts them (glommio refuses less).
 const MEMLOCK_BYTES_MIN: u64 = 512 << 10;
+
+/// How long a ring is waited for where there is no memory for it: the kernel gives back those of a process
+/// that was killed some time after its end, and the next one may be starting already.
+const RING_WITHIN: Duration = Duration::from_secs(5);
+const RING_AGAIN_AFTER: Duration = Duration::from_millis(50);
 
 /// Fewer files than this don't carry a broker: each connection and each segment is one.
 const OPEN_FILES_MIN: u64 = 1024;
@@ -116,7 +123,12 @@ pub fn probe() -> Result<Host, ProbeError> {
         return Err(ProbeError::Kernel { release: kernel });
     }
     let limits = Limits { open_files: raise_open_files()?, locked_memory: locked_memory()? };
-    if let Err(error) = ring::open_ring() {
+    let until = Instant::now() + RING_WITHIN;
+    while let Err(error) = ring::open_ring() {
+        if error.raw_os_error() == Some(libc::ENOMEM) && Instant::now() < until {
+            sleep(RING_AGAIN_AFTER);
+            continue;
+        }
         let disabled = fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
         return Err(explain(error, disabled.trim().parse().unwrap_or(0)));
     }
