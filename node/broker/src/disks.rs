@@ -62,6 +62,7 @@ pub async fn open(
         cluster_id = meta.cluster_id;
     }
     let metadata_dir = metadata_dir.expect("it is among all");
+    report_old_images(&dirs);
     let direct_io = direct_io(config, served).await?;
     Ok(Node {
         id: NodeId(config.settings.node_id),
@@ -204,6 +205,27 @@ pub fn fresh_id() -> Uuid {
     loop {
         if let Some(id) = Uuid::from_random(random_bytes()) {
             return id;
+        }
+    }
+}
+
+/// Tells of directories that earlier runs closed than the others: old images of them were put back, or
+/// they were not in `log.dirs` for a while. What was written since is missing, or unknown to the
+/// metadata; whoever was killed last has no marker to tell by.
+fn report_old_images(dirs: &[LogDir]) {
+    let closed = dirs.iter().filter_map(LogDir::clean_broker_epoch);
+    let Some(newest) = closed.max() else { return };
+    for dir in dirs {
+        if let Some(epoch) = dir.clean_broker_epoch()
+            && epoch < newest
+        {
+            warn!(
+                dir = %dir.path().display(),
+                epoch,
+                newest,
+                "the data directories were not closed by the same run: this one is older, an image \
+                 that was put back perhaps; what was written since is missing in it"
+            );
         }
     }
 }

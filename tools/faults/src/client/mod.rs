@@ -19,6 +19,11 @@ pub use requests::{
 };
 pub use topics::{delete_topic, offsets, topic_names};
 
+/// How long a broker that is well may take for an answer, on a slow machine.
+pub const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// The same for what is much work.
+pub const MUCH_WITHIN: Duration = Duration::from_mins(1);
+
 /// Why there is no answer. Whether the request was carried out is unknown.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {

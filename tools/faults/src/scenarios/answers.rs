@@ -12,8 +12,8 @@ use flowstone_wire::client::decode;
 use flowstone_wire::messages::ProduceRequest;
 
 use crate::client::{
-    Client, PRODUCE_VERSION, Produced, Wanted, create_topic, fetch, init_producer, now, produce,
-    produce_request, produced,
+    ANSWER_WITHIN, Client, PRODUCE_VERSION, Produced, Wanted, create_topic, fetch, init_producer,
+    now, produce, produce_request, produced,
 };
 use crate::load::{Identity, Load, Plan};
 use crate::proxy::{Answers, Proxy};
@@ -25,7 +25,6 @@ const IN_FLIGHT_MAX: usize = 5;
 const ROUNDS: (u32, u32) = (20, 200);
 /// How long a load runs through the proxy.
 const LOAD_RUNS: Duration = Duration::from_secs(10);
-const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 const TOPIC: &str = "answers";
 
 /// S26: a new partition's first batches arrive in another order than they were sent in.

@@ -12,14 +12,14 @@ use flowstone_types::{Offset, ProducerId};
 use flowstone_wire::ErrorCode;
 
 use crate::client::{
-    Client, Wanted, create_topic, fetch, find_coordinator, init_producer, now, plain_batch, produce,
+    Client, MUCH_WITHIN, Wanted, create_topic, fetch, find_coordinator, init_producer, now,
+    plain_batch, produce,
 };
 use crate::load::{Load, Plan};
 use crate::probe::{MIB, Watch, held};
 use crate::stage::Stage;
 
 const TOPIC: &str = "attacked";
-const ANSWER_WITHIN: Duration = Duration::from_mins(1);
 /// What a batch inflates to whose compressed bytes pass `message.max.bytes`: as much as each codec can.
 const BOMBS: [(Codec, usize); 4] = [
     (Codec::Gzip, 768 << 20),
@@ -48,8 +48,8 @@ mod at {
 pub fn lies(stage: &mut Stage) -> anyhow::Result<()> {
     let mut daemon = stage.launch("data").start()?;
     let load = Load::start(daemon.address(), Plan::default())?;
-    load.wait_for_more(500, ANSWER_WITHIN)?;
-    let mut client = Client::connect(daemon.address(), ANSWER_WITHIN)?;
+    load.wait_for_more(500, MUCH_WITHIN)?;
+    let mut client = Client::connect(daemon.address(), MUCH_WITHIN)?;
     let code = create_topic(&mut client, TOPIC, 1, &[])?;
     ensure!(code == ErrorCode::None, "cannot create {TOPIC}: {code}");
     let producer = init_producer(&mut client)?.ok().context("no producer id")?;
@@ -66,7 +66,7 @@ pub fn lies(stage: &mut Stage) -> anyhow::Result<()> {
         let len = batch.len();
         let (before, watch) = (held(daemon.pid())?.bytes, Watch::begin(daemon.pid()));
         // A connection each: a broker may close the one that lied.
-        let mut liar = Client::connect(daemon.address(), ANSWER_WITHIN)?;
+        let mut liar = Client::connect(daemon.address(), MUCH_WITHIN)?;
         let answer = produce(&mut liar, TOPIC, 0, batch).map(|answer| answer.code);
         daemon.must_run().with_context(|| lie.clone())?;
         // Snappy cannot expand twenty-fold; that is taken, and is no bomb.
@@ -102,7 +102,7 @@ pub fn lies(stage: &mut Stage) -> anyhow::Result<()> {
     }
 
     find_coordinator(&mut client, "any")?; // So that the topic of offsets is there.
-    let mut liar = Client::connect(daemon.address(), ANSWER_WITHIN)?;
+    let mut liar = Client::connect(daemon.address(), MUCH_WITHIN)?;
     let answer = produce(&mut liar, "__consumer_offsets", 0, plain_batch(&[b"forged"]))?;
     ensure!(answer.code == ErrorCode::InvalidTopicException, "offsets forged: {}", answer.code);
     let good = produce(&mut client, TOPIC, 0, plain_batch(&[b"fine"]))?;

@@ -5,13 +5,12 @@
 
 use std::net::SocketAddr;
 use std::thread::scope;
-use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use flowstone_wire::Api;
 use flowstone_wire::client::correlation_id;
 
-use crate::client::{Answer, Raw, header};
+use crate::client::{ANSWER_WITHIN, Answer, Raw, header};
 use crate::load::{Load, Plan};
 use crate::probe::{MIB, Watch, held};
 use crate::stage::{Random, Stage};
@@ -24,7 +23,6 @@ const STRANGE_VERSIONS: [i16; 3] = [-1, 100, i16::MAX];
 const CORRELATION_ID: i32 = 0x5eed;
 /// Threads that ask.
 const CALLERS: usize = 4;
-const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 /// Memory that all of it may take: what decoding holds, and what the load beside makes of its logs.
 const MEMORY_BYTES_MAX: u64 = 96 * MIB;
 

@@ -8,7 +8,7 @@ use flowstone_wire::ErrorCode;
 use flowstone_wire::messages::ApiVersionsRequest;
 
 use crate::cgroup::Cgroup;
-use crate::client::{Answer, Client, Raw, create_topic, header};
+use crate::client::{ANSWER_WITHIN, Answer, Client, Raw, create_topic, header};
 
 use crate::load::{Load, Plan};
 use crate::probe::{MIB, held};
@@ -29,7 +29,6 @@ const LIMITED_FOR: (Duration, Duration) = (Duration::from_secs(8), Duration::fro
 const MEMORY_BYTES: u64 = 128 * MIB;
 const MEMORY_LOAD_FOR: Duration = Duration::from_secs(15);
 const RESUMES_WITHIN: Duration = Duration::from_secs(5);
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// S8: out of file descriptors. Who is connected goes on, and all is well when there are files again.
 pub fn files(stage: &mut Stage) -> anyhow::Result<()> {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::ensure;
 use flowstone_wire::ErrorCode;
 
-use crate::client::{Client, create_topic};
+use crate::client::{Client, MUCH_WITHIN, create_topic};
 use crate::load::{Load, Plan};
 use crate::probe::{MIB, cpu, held};
 use crate::stage::Stage;
@@ -21,13 +21,12 @@ const MEMORY_BYTES_MAX: u64 = 300 * MIB;
 /// CPU of an idle broker: 5 % of one core.
 const IDLE_SHARE_MAX: f64 = 0.05;
 const IDLE_FOR: Duration = Duration::from_secs(10);
-const ANSWER_WITHIN: Duration = Duration::from_mins(1);
 
 /// See the file.
 pub fn partitions(stage: &mut Stage) -> anyhow::Result<()> {
     let launch = stage.launch("data");
     let daemon = launch.start()?;
-    let mut client = Client::connect(daemon.address(), ANSWER_WITHIN)?;
+    let mut client = Client::connect(daemon.address(), MUCH_WITHIN)?;
     let began = Instant::now();
     let code = create_topic(&mut client, "many", PARTITIONS - WRITTEN, &[])?;
     ensure!(code == ErrorCode::None, "cannot create the topic: {code}");
@@ -36,7 +35,7 @@ pub fn partitions(stage: &mut Stage) -> anyhow::Result<()> {
         partitions: WRITTEN,
         producers: 8,
         pause: Duration::ZERO,
-        answer_within: ANSWER_WITHIN,
+        answer_within: MUCH_WITHIN,
         ..Plan::default()
     };
     let load = Load::start(daemon.address(), plan)?;

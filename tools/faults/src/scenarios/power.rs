@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail, ensure};
 use flowstone_wire::ErrorCode;
 
-use crate::client::{Client, create_topic, delete_topic, offsets, topic_names};
+use crate::client::{ANSWER_WITHIN, Client, create_topic, delete_topic, offsets, topic_names};
 use crate::load::{Load, Plan};
 use crate::stage::{Daemon, FileSystem, Kind, Launch, Stage};
 
@@ -29,7 +29,6 @@ const GENERATION_ROUNDS: u32 = 10;
 const IMAGE_BYTES: u64 = 2 << 30;
 /// Partitions of the topic with many: each gets a record now and then.
 const MANY: i32 = 300;
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// How long the first acknowledgement after a start may take.
 const FIRST_WITHIN: Duration = Duration::from_mins(1);
 

@@ -10,7 +10,9 @@ use anyhow::{Context, bail, ensure};
 use flowstone_wire::ErrorCode;
 
 use super::power::rolling;
-use crate::client::{Client, ClientError, Wanted, create_topic, fetch, offsets, topic_names};
+use crate::client::{
+    ANSWER_WITHIN, Client, ClientError, Wanted, create_topic, fetch, offsets, topic_names,
+};
 use crate::load::{Load, Plan};
 use crate::stage::{Daemon, FileSystem, Kind, Launch, Stage};
 
@@ -19,7 +21,6 @@ const IMAGE_BYTES: u64 = 256 * MIB;
 /// How long it may take until a full disk shows, and until writes go on once there is space.
 const SHOWS_WITHIN: Duration = Duration::from_mins(1);
 const RESUMES_WITHIN: Duration = Duration::from_secs(10);
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// Topics whose creation fits into what the metadata log has allocated ahead, and many more.
 const FULL_TOPICS_MAX: u32 = 2_000;

@@ -12,7 +12,7 @@ use flowstone_wire::string;
 use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
 use rustix::process::Pid;
 
-use crate::client::{Client, Raw, header};
+use crate::client::{ANSWER_WITHIN, Client, Raw, header};
 use crate::load::{Load, Plan};
 use crate::probe::{MIB, held};
 use crate::stage::Stage;
@@ -30,7 +30,6 @@ const KEPT_BYTES_MAX: u64 = 64 * MIB;
 /// An address of the documentation's (RFC 5737), which peers have as long as they are there.
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 7);
 const SESSION_TIMEOUT_MS: i32 = 6_000;
-const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 
 /// RST in the middle of a request, behind one, and before the answer is read.
 pub fn resets(stage: &mut Stage) -> anyhow::Result<()> {

@@ -11,7 +11,7 @@ use anyhow::{bail, ensure};
 use flowstone_wire::ErrorCode;
 
 use super::power::small;
-use crate::client::{Client, offsets, plain_batch, produce};
+use crate::client::{ANSWER_WITHIN, Client, offsets, plain_batch, produce};
 use crate::load::{Load, Plan};
 use crate::stage::{FileSystem, Kind, Launch, Stage};
 
@@ -23,7 +23,6 @@ const PARTITIONS: i32 = 4;
 const BATCH_RECORDS: usize = 10;
 const RECORD_BYTES: usize = 100;
 const LOAD: Duration = Duration::from_millis(1_500);
-const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 const SETTLES_WITHIN: Duration = Duration::from_mins(1);
 
 /// One acknowledged batch.
