@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use flowstone_batch::Origin;
 use flowstone_runtime::local::Notify;
-use flowstone_runtime::sim::{Control, DiskOperation, Image, MachineId, Moment, World};
+use flowstone_runtime::sim::{Control, DiskFaults, DiskOperation, Image, MachineId, Moment, World};
 use flowstone_runtime::{fs, random_u64, sleep, spawn, termination, wall_clock};
 use flowstone_store::{
     AppendError, Log, LogConfig, LogDir, LogSpec, LogState, StorageError, Store, StoreConfig,
@@ -60,6 +60,9 @@ pub struct Plan {
     deletes: bool,
     /// A flush fails.
     fails: bool,
+    /// Some operations of the disk take their time, so that what is done behind the writers, such as
+    /// the storing of segments that ended, falls back while the journal turns over.
+    slow: bool,
 }
 
 /// What is known of a partition.
@@ -138,6 +141,12 @@ impl Plan {
             file_delete_delay_ms: [0, 20][draw(2) as usize],
             ..LogConfig::default()
         };
+        // None, four files that turn over, or more than is needed. Where segments are small: mostly files
+        // that are used again while the segments that ended are still being stored.
+        let journals: [u64; 5] = match segment_bytes {
+            ..10_000 => [0, 64 << 10, 64 << 10, 128 << 10, 1 << 20],
+            _ => [0, 128 << 10, 256 << 10, 1 << 20, 4 << 20],
+        };
         let end = |number| [End::CleanStop, End::Kill, End::PowerLoss][number as usize];
         Self {
             partitions,
@@ -146,11 +155,11 @@ impl Plan {
             depth: [1, 1, 3, 8][draw(4) as usize],
             config: Arc::new(config),
             direct_io: draw(4) > 0,
-            // None, four files that turn over, or more than is needed.
-            journal_bytes: [0, 128 << 10, 256 << 10, 1 << 20, 4 << 20][draw(5) as usize],
+            journal_bytes: journals[draw(5) as usize],
             lives: (0..=draw(3)).map(|_| end(draw(3))).collect(),
             deletes: draw(3) == 0,
             fails: draw(5) == 0,
+            slow: draw(3) == 0,
         }
     }
 
@@ -190,6 +199,13 @@ impl Story {
             starts_known: Cell::new(0),
             acknowledged: Cell::new(0),
         });
+        if plan.slow {
+            let slow_max = Duration::from_millis(20);
+            world.set_disk_faults(
+                machine,
+                DiskFaults { slow: 0.2, slow_max, ..DiskFaults::default() },
+            );
+        }
         world.record(machine);
         for end in &plan.lives {
             books.boot.set(books.boot.get() + 1);
@@ -206,7 +222,7 @@ impl Story {
             if plan.fails {
                 // After what opening takes.
                 world.run_for(Duration::from_millis(60 + world.random() % 100));
-                world.fail_next(machine, DiskOperation::Sync, "topic-0/", 1);
+                world.fail_next(machine, DiskOperation::Sync, "topic-0-0/", 1);
             }
             match end {
                 End::CleanStop => {
