@@ -17,7 +17,7 @@ use flowstone_types::{Offset, Uuid};
 use tracing::{info, warn};
 
 use crate::error::StorageError;
-use crate::redo::redo;
+use crate::redo::{drop_journal, redo};
 
 /// One of `log.dirs`. Clones are the same directory; any shard may hold one.
 #[derive(Clone)]
@@ -43,6 +43,14 @@ struct Table {
     writing: bool,
     /// Something was forgotten that the files may still hold.
     forgot: bool,
+}
+
+impl Table {
+    fn held(&mut self, topic: String, index: i32, end: Offset) {
+        let known = self.recovery_points.entry((topic, index)).or_insert(Offset::ZERO);
+        self.dirty |= *known < end;
+        *known = end.max(*known);
+    }
 }
 
 /// A partition's directory that was found at start.
@@ -95,7 +103,19 @@ impl LogDir {
                 }
             }
         }
-        redo(&path, &entries).await?;
+        let redone = redo(&path, &entries).await?;
+        for ((topic, index), end) in redone.ends {
+            table.held(topic, index, end);
+        }
+        if table.dirty {
+            // Before the journal goes: from now on only this tells how far those logs reach.
+            let file = path.join(names::RECOVERY_POINTS);
+            let text = encode_offsets(&table.recovery_points);
+            if let Err(error) = fs::write_atomic(&file, text.into_bytes()).await {
+                warn!(file = %file.display(), %error, "not written: tried again later");
+            }
+        }
+        drop_journal(&path, &redone.files).await?;
         let entries = fs::read_dir(&path).await.map_err(StorageError::io("list", &path))?;
         for entry in entries.iter().filter(|entry| entry.is_dir) {
             if names::is_retired_dir(&entry.name) {
@@ -223,12 +243,18 @@ impl LogDir {
         ])
     }
 
-    /// What the checkpoints say of a partition: recovery point and log start.
-    pub(crate) fn offsets(&self, topic: &str, index: i32) -> (Offset, Offset) {
+    /// What the checkpoints say of a partition: recovery point, where they have one, and log start.
+    pub(crate) fn offsets(&self, topic: &str, index: i32) -> (Option<Offset>, Offset) {
         let table = self.table();
         let key = (topic.to_owned(), index);
-        let of = |offsets: &Offsets| offsets.get(&key).copied().unwrap_or(Offset::ZERO);
-        (of(&table.recovery_points), of(&table.starts))
+        let start = table.starts.get(&key).copied().unwrap_or(Offset::ZERO);
+        (table.recovery_points.get(&key).copied(), start)
+    }
+
+    /// Notes that a partition's log is known to have held everything below `end`, whatever is there now: the next
+    /// start must not take what is left for all.
+    pub(crate) fn held(&self, topic: &str, index: i32, end: Offset) {
+        self.table().held(topic.to_owned(), index, end);
     }
 
     /// Notes a partition's offsets for the next checkpoint.

@@ -29,6 +29,24 @@ pub enum StorageError {
         /// How.
         what: String,
     },
+    /// A log ends before what is known to have been on stable storage: the disk lost it, or somebody did. Nothing
+    /// of it is cut or moved.
+    #[error(
+        "{} is damaged: {why} at byte {position}, offset {offset}, but everything below {known} was on stable storage; {}",
+        path.display(), how_to_give_up()
+    )]
+    DamagedLog {
+        /// The segment, or the directory where no segment is left.
+        path: PathBuf,
+        /// Where in the file its good batches end.
+        position: u64,
+        /// The first offset that is not there.
+        offset: Offset,
+        /// The log is known to have held everything below.
+        known: Offset,
+        /// What is there instead.
+        why: &'static str,
+    },
     /// Kafka's compaction was interrupted there; only Kafka can bring it to its end.
     #[error("{} holds an unfinished compaction (*.swap): start and stop Apache Kafka on it once", .0.display())]
     InterruptedCompaction(PathBuf),
@@ -59,6 +77,14 @@ impl StorageError {
     pub const fn is_disk_full(&self) -> bool {
         matches!(self, Self::DiskFull(_))
     }
+}
+
+/// What an operator can do about a damaged log.
+pub(crate) fn how_to_give_up() -> String {
+    let name = flowstone_log::names::CUT_ALLOWED;
+    format!(
+        "put it back from a copy or, to give up what is damaged and all behind it, make a file {name} in that partition's folder; then start again"
+    )
 }
 
 /// Whether an error is about space (or a quota), not about the disk.

@@ -11,6 +11,7 @@ mod config;
 mod dir;
 mod error;
 mod gather;
+mod home;
 mod journal;
 mod log;
 mod lru;

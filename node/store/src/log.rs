@@ -195,9 +195,9 @@ impl State {
         }
     }
 
-    /// Everything below is flushed, and its segments are stored with their indexes.
+    /// Everything below is flushed, and its sealed segments are stored with their indexes.
     pub fn recovery_point(&self) -> Offset {
-        self.sealing.first_key_value().map_or(self.writer.base, |(base, _)| *base)
+        self.sealing.first_key_value().map_or(self.flushed, |(base, _)| *base)
     }
 
     /// What meets the log's mode now.

@@ -3,6 +3,8 @@
 //! Recovery reads only what was not sealed, cuts at the first batch that is torn or corrupt, drops
 //! the segments behind it, builds indexes, epochs and producer state again, and says what it
 //! dropped. What it leaves is flushed before anyone may build on it; doing it twice changes nothing.
+//! Never cut is what was on stable storage once, as the recovery point and the marker of a clean
+//! shutdown tell: a log that ends before that is damaged, not torn, and stays as it is, offline.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,15 +13,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use flowstone_batch::{BatchHeader, Limits};
 use flowstone_log::{
-    Active, End, Epochs, FileKind, LogConfig, OffsetIndex, Opened, ProducerState, Scanner, Segment,
-    TimeIndex, names, recovery,
+    Active, Durability, End, Epochs, FileKind, LogConfig, OffsetIndex, Opened, ProducerState,
+    Scanner, Segment, TimeIndex, names, recovery,
 };
 use flowstone_runtime::{Buffer, File, OpenOptions, PAGE_BYTES, fs, now, wall_clock};
-use flowstone_types::{Offset, Uuid};
+use flowstone_types::Offset;
 use tracing::{info, warn};
 
-use crate::dir::LogDir;
-use crate::error::StorageError;
+use crate::error::{StorageError, how_to_give_up};
 use crate::log::Writer;
 use crate::scan::SegmentScan;
 use crate::write::WRITE_BYTES_MAX;
@@ -31,79 +32,14 @@ const REWRITE_BYTES: usize = 1 << 20;
 /// After how long recovery begins to tell how far it is.
 const TELL_AFTER: Duration = Duration::from_secs(1);
 
-/// Makes the directory of a partition that has none. Nothing of it is flushed before the first write
-/// ([`make_durable`]): a power cut takes an empty log, which is then made again.
-pub(crate) async fn create(
-    dir: &LogDir,
-    path: &Path,
-    topic: &str,
-    index: i32,
-    id: Uuid,
-) -> Result<(), StorageError> {
-    // A partition of this name may have been here before: its offsets are not this one's, and a
-    // log start above this log's end would have recovery delete it all.
-    dir.forget(topic, index);
-    if !dir.is_forgotten() {
-        dir.checkpoint().await?;
-    }
-    fs::create_dir_all(path).await.map_err(StorageError::io("make", path))?;
-    write_partition_metadata(path, id).await?;
-    dir.adopt(topic, index);
-    Ok(())
-}
-
-/// Writes `partition.metadata`, not flushed.
-pub(crate) async fn write_partition_metadata(path: &Path, id: Uuid) -> Result<(), StorageError> {
-    let file = path.join(names::PARTITION_METADATA);
-    let text = Bytes::from(flowstone_log::encode_partition_metadata(id));
-    let options = OpenOptions { create: true, write: true, ..OpenOptions::default() };
-    let write = async {
-        let metadata = File::open(&file, options).await?;
-        metadata.set_len(0).await?;
-        metadata.write_at(vec![text], 0).await
-    };
-    write.await.map_err(StorageError::io("write", &file))
-}
-
-/// Puts on stable storage what a first batch needs around it: the topic id, the names of the
-/// partition's files, and the partition's own name.
-pub(crate) async fn make_durable(dir: &LogDir, path: &Path) -> Result<(), StorageError> {
-    let file = path.join(names::PARTITION_METADATA);
-    let flush = async { File::open(&file, OpenOptions::default()).await?.sync().await };
-    flush.await.map_err(StorageError::io("flush", &file))?;
-    fs::sync_dir(path).await.map_err(StorageError::io("flush", path))?;
-    fs::sync_dir(dir.path()).await.map_err(StorageError::io("flush", dir.path()))
-}
-
-/// The topic id in `partition.metadata`; `None` where there is no such file (Kafka before 2.8).
-pub(crate) async fn partition_topic(path: &Path) -> Result<Option<Uuid>, StorageError> {
-    let file = path.join(names::PARTITION_METADATA);
-    let bytes = match fs::read(&file).await {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(StorageError::io("read", &file)(error)),
-    };
-    match flowstone_log::decode_partition_metadata(&String::from_utf8_lossy(&bytes)) {
-        Ok(id) => Ok(Some(id)),
-        // Made, not yet flushed, and cut off: nothing was ever written here.
-        Err(_) if !has_batches(path).await? => Ok(None),
-        Err(error) => Err(StorageError::Damaged { path: file, what: error.to_string() }),
-    }
-}
-
-async fn has_batches(path: &Path) -> Result<bool, StorageError> {
-    let entries = fs::read_dir(path).await.map_err(StorageError::io("list", path))?;
-    let is_log =
-        |name: &str| matches!(names::classify(name), names::Named::Segment(_, FileKind::Log));
-    Ok(entries.iter().any(|entry| is_log(&entry.name) && entry.len > 0))
-}
-
 /// What recovery needs to know.
 pub(crate) struct Found<'a> {
     pub path: &'a Path,
     pub direct: bool,
     pub clean: bool,
-    pub recovery_point: Offset,
+    /// Everything below was on stable storage, and sealed segments below with their indexes; `None` where no
+    /// checkpoint says.
+    pub recovery_point: Option<Offset>,
     pub start: Offset,
     pub config: &'a Arc<LogConfig>,
 }
@@ -122,6 +58,8 @@ pub(crate) struct Loaded {
     pub writer: Writer,
     /// Its last segment is stored as a clean shutdown stores it.
     pub is_stored: bool,
+    /// An operator gave up what was damaged: to be noted before [`names::CUT_ALLOWED`] goes.
+    pub gave_up: bool,
 }
 
 /// Loads a partition's directory.
@@ -138,21 +76,26 @@ pub(crate) async fn load(found: &Found<'_>) -> Result<Loaded, StorageError> {
         })
         .collect();
     let is_distrusted = files.iter().any(|file| file.name == names::DISTRUSTED);
-    let is_clean = found.clean && !is_distrusted;
-    let mut plan = recovery::plan(&files, is_clean, found.recovery_point);
+    // An operator gives up what is damaged: it is read again from the start, and cut.
+    let may_cut = files.iter().any(|file| file.name == names::CUT_ALLOWED);
+    let is_clean = found.clean && !is_distrusted && !may_cut;
+    let known = if may_cut { None } else { found.recovery_point };
+    let recovery_point = known.unwrap_or(Offset::ZERO);
+    let mut plan = recovery::plan(&files, is_clean, recovery_point);
     if plan.interrupted_compaction {
         return Err(StorageError::InterruptedCompaction(path.to_owned()));
     }
     remove(path, &plan.remove).await?;
     if is_distrusted {
         warn!(log = %path.display(), "a write or flush failed here, or a recovery did not end: all that is not sealed is written anew");
-        plan.segments
-            .iter_mut()
-            .for_each(|segment| segment.scan |= segment.base >= found.recovery_point);
+        plan.segments.iter_mut().for_each(|segment| segment.scan |= segment.base >= recovery_point);
     }
     let mut loader = Loader {
         found,
+        is_clean,
         is_distrusted,
+        may_cut,
+        known,
         epochs: Epochs::default(),
         producers: ProducerState::default(),
         sealed: Vec::new(),
@@ -176,7 +119,10 @@ pub(crate) async fn load(found: &Found<'_>) -> Result<Loaded, StorageError> {
 
 struct Loader<'a> {
     found: &'a Found<'a>,
+    is_clean: bool,
     is_distrusted: bool,
+    may_cut: bool,
+    known: Option<Offset>,
     epochs: Epochs,
     producers: ProducerState,
     sealed: Vec<Segment>,
@@ -200,7 +146,13 @@ impl Loader<'_> {
         &mut self,
         plan: &mut recovery::Plan,
     ) -> Result<(Option<Active>, Offset), StorageError> {
-        let Some(last) = plan.segments.last() else { return Ok((None, Offset::ZERO)) };
+        let Some(last) = plan.segments.last() else {
+            let start = self.found.start;
+            return match self.known {
+                Some(known) if known > start => Err(self.damaged(self.found.path, None, start)),
+                _ => Ok((None, Offset::ZERO)),
+            };
+        };
         let scan_from =
             plan.segments.iter().find(|segment| segment.scan).map(|segment| segment.base);
         if let Some(from) = scan_from {
@@ -222,7 +174,8 @@ impl Loader<'_> {
             let (segment, next, ended) = if scan_from.is_none() {
                 self.reopen(&mut plan.segments[at]).await?
             } else {
-                self.scan(&mut plan.segments[at], is_last).await?
+                let next = plan.segments.get(at + 1).map(|next| next.base);
+                self.scan(&mut plan.segments[at], next).await?
             };
             end = next;
             if ended != End::Clean {
@@ -259,9 +212,9 @@ impl Loader<'_> {
     async fn scan(
         &mut self,
         planned: &mut recovery::PlannedSegment,
-        is_last: bool,
+        next_base: Option<Offset>,
     ) -> Result<(Active, Offset, End), StorageError> {
-        let base = planned.base;
+        let (base, is_last) = (planned.base, next_base.is_none());
         let (file, path) = self.open(base).await?;
         let scanner = Scanner::new(base, 0, base, planned.file_bytes, true);
         let mut newest_bytes = 0;
@@ -276,6 +229,7 @@ impl Loader<'_> {
             self.tell(bytes.len());
             newest_bytes = bytes.len() as u64;
         }
+        self.must_be_whole(planned, next_base, &scan, &path)?;
         // It may have been written and not flushed: no one may build on it before it is. Where a
         // flush failed, the next one is no proof (fsyncgate), and the disk that refused the one may
         // have refused the marker that says so: the last write, at most, was then not flushed.
@@ -302,6 +256,35 @@ impl Loader<'_> {
         }
         file.datasync().await.map_err(StorageError::io("flush", &path))?;
         Ok((segment, scan.next_offset(), scan.ended().0))
+    }
+
+    /// Whether what a scan found in a segment is all that is known to have been there: if not, the segment is
+    /// damaged, and nobody may cut it.
+    fn must_be_whole(
+        &self,
+        planned: &recovery::PlannedSegment,
+        next_base: Option<Offset>,
+        scan: &SegmentScan,
+        path: &Path,
+    ) -> Result<(), StorageError> {
+        let (end, (ended, good)) = (scan.next_offset(), scan.ended());
+        let is_whole = ended == End::Clean && good == planned.file_bytes;
+        let lacks = match (self.known, next_base) {
+            (Some(known), None) => end < known,
+            // Compaction leaves gaps, at a segment's end too, but no bytes that are no batch.
+            (Some(known), Some(next)) => end < known.min(next) && !is_whole,
+            // A clean shutdown cuts each file to its batches.
+            (None, _) => self.is_clean && !is_whole,
+        };
+        if lacks { Err(self.damaged(path, Some((ended, good)), end)) } else { Ok(()) }
+    }
+
+    fn damaged(&self, path: &Path, at: Option<(End, u64)>, offset: Offset) -> StorageError {
+        let (ended, position) = at.unwrap_or((End::Clean, 0));
+        let why = if at.is_none() { "no segment is left" } else { ended.describe() };
+        // Where nothing tells how much there was, it was more than this.
+        let known = self.known.unwrap_or(offset.plus(1));
+        StorageError::DamagedLog { path: path.to_owned(), position, offset, known, why }
     }
 
     /// Opens the last segment after a clean shutdown: by its indexes where it is large.
@@ -337,6 +320,7 @@ impl Loader<'_> {
                 (segment, from) = (Active::new(base, planned.modified), 0);
                 continue;
             }
+            self.must_be_whole(planned, None, &scan, &path)?;
             if segment.bytes < planned.file_bytes {
                 file.set_len(segment.bytes).await.map_err(StorageError::io("cut", &path))?;
                 file.sync().await.map_err(StorageError::io("flush", &path))?;
@@ -368,6 +352,12 @@ impl Loader<'_> {
             warn!(log = %self.found.path.display(), from = %next, to = %next_base, "offsets are missing");
         }
         let (described, index, times) = segment.seal(wall_clock());
+        // Before the indexes, which keep the next recovery from reading the segment.
+        if let Some(text) = self.epochs.take_dirty() {
+            let file = self.found.path.join(names::EPOCHS);
+            let written = fs::write_atomic(&file, text.into_bytes()).await;
+            written.map_err(StorageError::io("write", &file))?;
+        }
         let write = async |kind, at: Offset, bytes: Vec<u8>| {
             let file = self.found.path.join(names::segment_file(at, kind));
             fs::write_atomic(&file, bytes).await.map_err(StorageError::io("write", &file))
@@ -481,11 +471,23 @@ impl Loader<'_> {
         start = start.max(first.unwrap_or(start));
         let (active, end) = match active {
             Some(active) if end >= start => (active, end),
+            // What is deleted or expired was on stable storage before, in this mode.
+            Some(_) if !self.may_cut && self.found.config.durability == Durability::Flushed => {
+                let what = format!(
+                    "the log at {} ends at {end}, its start is said to be {start}: {}",
+                    path.display(),
+                    how_to_give_up()
+                );
+                let path = path.with_file_name(names::LOG_STARTS);
+                return Err(StorageError::Damaged { path, what });
+            }
             Some(_) => {
                 warn!(log = %path.display(), %end, %start, "the log ends below its start: begun anew there");
                 self.drop_after(&plan.segments).await?;
                 self.sealed.clear();
                 self.producers = ProducerState::default();
+                self.epochs = Epochs::default();
+                remove(path, &[names::EPOCHS.to_owned()]).await?;
                 (Active::new(start, wall_clock()), start)
             }
             None => (Active::new(start, wall_clock()), start),
@@ -513,7 +515,7 @@ impl Loader<'_> {
         };
         let (epochs, producers) = (self.epochs, self.producers);
         let opened = Opened { sealed: self.sealed, active, start, end, epochs, producers };
-        Ok(Loaded { opened, writer, is_stored })
+        Ok(Loaded { opened, writer, is_stored, gave_up: self.may_cut })
     }
 }
 

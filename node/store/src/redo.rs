@@ -18,7 +18,7 @@ use tracing::info;
 
 use crate::error::StorageError;
 use crate::gather::gather_bounded;
-use crate::open::partition_topic;
+use crate::home::{Owner, owner};
 
 /// Partitions that are worked on at once.
 const AT_ONCE: usize = 32;
@@ -37,15 +37,18 @@ struct Piece {
 /// A partition with its pieces, in the order in which they were journaled.
 type Pieces = BTreeMap<(String, i32, Uuid), Vec<Piece>>;
 
-/// Redoes the journal's files among `entries` of the directory `dir`, and removes them.
-pub(crate) async fn redo(dir: &Path, entries: &[DirEntry]) -> Result<(), StorageError> {
+/// What was redone.
+pub(crate) struct Redone {
+    /// Up to where each log was on stable storage in the journal, and is in its segments now.
+    pub ends: BTreeMap<(String, i32), Offset>,
+    /// The journal's files, which may go.
+    pub files: Vec<PathBuf>,
+}
+
+/// Redoes the journal's files among `entries` of the directory `dir`, for [`drop_journal`] to remove.
+pub(crate) async fn redo(dir: &Path, entries: &[DirEntry]) -> Result<Redone, StorageError> {
     let journals = entries.iter().filter(|entry| entry.name.starts_with(names::JOURNAL));
     let journals: Vec<PathBuf> = journals.map(|entry| dir.join(&entry.name)).collect();
-    if journals.is_empty() {
-        // A process that was killed after it removed them: a power cut could bring them back, behind
-        // what is written from now on.
-        return fs::sync_dir(dir).await.map_err(StorageError::io("flush", dir));
-    }
     let mut pieces = Pieces::new();
     for path in &journals {
         let file = File::open(path, OpenOptions::default()).await;
@@ -55,18 +58,30 @@ pub(crate) async fn redo(dir: &Path, entries: &[DirEntry]) -> Result<(), Storage
     let (partitions, dir_path) = (pieces.len(), Rc::<Path>::from(dir));
     let redone = gather_bounded(pieces.into_iter().collect(), AT_ONCE, |(partition, pieces)| {
         let dir = dir_path.clone();
-        async move { redo_partition(&dir, &partition, pieces).await }
+        async move {
+            let done = redo_partition(&dir, &partition, pieces).await?;
+            Ok::<_, StorageError>((partition, done))
+        }
     });
-    let mut bytes = 0;
+    let (mut bytes, mut ends) = (0, BTreeMap::new());
     for outcome in redone.await {
-        bytes += outcome?;
+        let ((topic, index, _), done) = outcome?;
+        bytes += done.bytes;
+        ends.extend(done.end.map(|end| ((topic, index), end)));
     }
-    for path in &journals {
+    if !journals.is_empty() {
+        info!(dir = %dir.display(), partitions, bytes, "redid the journal");
+    }
+    Ok(Redone { ends, files: journals })
+}
+
+/// Removes the files of a journal that was redone. Flushed even where there are none: of a process that was killed
+/// after it removed them, a power cut could bring them back, behind what is written from now on.
+pub(crate) async fn drop_journal(dir: &Path, files: &[PathBuf]) -> Result<(), StorageError> {
+    for path in files {
         fs::remove_file(path).await.map_err(StorageError::io("remove", path))?;
     }
-    fs::sync_dir(dir).await.map_err(StorageError::io("flush", dir))?;
-    info!(dir = %dir.display(), partitions, bytes, "redid the journal");
-    Ok(())
+    fs::sync_dir(dir).await.map_err(StorageError::io("flush", dir))
 }
 
 /// Notes what the frames of one file bring, up to the first that is torn or of an earlier use. (What an
@@ -108,22 +123,30 @@ async fn read((file, path): &(File, PathBuf), at: u64, len: usize) -> Result<Byt
     Ok(buffer.freeze())
 }
 
-/// Puts the pieces of one partition in place, flushed; returns how many bytes they are.
+/// What was redone of one partition.
+#[derive(Default)]
+struct Done {
+    bytes: u64,
+    /// The offset after the last batch that the journal had of it.
+    end: Option<Offset>,
+}
+
+/// Puts the pieces of one partition in place, flushed.
 async fn redo_partition(
     dir: &Path,
     (topic, index, id): &(String, i32, Uuid),
     mut pieces: Vec<Piece>,
-) -> Result<u64, StorageError> {
+) -> Result<Done, StorageError> {
     let path = dir.join(names::partition_dir(topic, *index));
     // The directory was on stable storage, with its topic's id, before anything of it was journaled: if
     // it is not there, or another topic's, this one was deleted.
     let is_there = fs::exists(&path).await.map_err(StorageError::io("find", &path))?;
-    if !is_there || partition_topic(&path).await? != Some(*id) {
-        return Ok(0);
+    if !is_there || !matches!(owner(&path, *id).await?, Owner::This | Owner::Bent(_)) {
+        return Ok(Done::default());
     }
     // Stable: what was journaled twice at one place is the same.
     pieces.sort_by_key(|piece| (piece.segment, piece.position));
-    let bytes = pieces.iter().map(|piece| piece.len as u64).sum();
+    let mut done = Done { bytes: pieces.iter().map(|piece| piece.len as u64).sum(), end: None };
     for of_segment in pieces.chunk_by(|a, b| a.segment == b.segment) {
         let log = path.join(names::segment_file(of_segment[0].segment, FileKind::Log));
         let options = OpenOptions { write: true, ..OpenOptions::default() };
@@ -138,7 +161,7 @@ async fn redo_partition(
         };
         let follows = |a: &Piece, b: &Piece| a.position + a.len as u64 == b.position;
         for row in of_segment.chunk_by(follows) {
-            write_row(&file, &log, row).await?;
+            done.end = done.end.max(write_row(&file, &log, row).await?);
         }
         // A flush that failed may have lost the file's size for good, with or without a marker that says
         // so: no later one speaks of it, unless it changes.
@@ -150,14 +173,22 @@ async fn redo_partition(
         resize.await.map_err(StorageError::io("cut", &log))?;
         file.sync().await.map_err(StorageError::io("flush", &log))?;
     }
-    Ok(bytes)
+    Ok(done)
 }
 
-/// Writes pieces that follow each other.
-async fn write_row(file: &File, path: &Path, row: &[Piece]) -> Result<(), StorageError> {
+/// Writes pieces that follow each other; returns the offset after their last batch.
+async fn write_row(
+    file: &File,
+    path: &Path,
+    row: &[Piece],
+) -> Result<Option<Offset>, StorageError> {
     let (mut parts, mut bytes, mut at) = (Vec::new(), 0, row[0].position);
+    let mut end = None;
     for (number, piece) in row.iter().enumerate() {
-        parts.push(read(&piece.file, piece.at, piece.len).await?);
+        let part = read(&piece.file, piece.at, piece.len).await?;
+        let last = flowstone_batch::batches(&part).map_while(Result::ok).last();
+        end = last.map_or(end, |(_, header, _)| Some(header.last_offset().plus(1)));
+        parts.push(part);
         bytes += piece.len;
         if bytes >= WRITE_BYTES || number + 1 == row.len() {
             let written = file.write_at(std::mem::take(&mut parts), at).await;
@@ -165,5 +196,5 @@ async fn write_row(file: &File, path: &Path, row: &[Piece]) -> Result<(), Storag
             (at, bytes) = (at + bytes as u64, 0);
         }
     }
-    Ok(())
+    Ok(end)
 }

@@ -70,13 +70,13 @@ impl Inner {
     pub async fn store_segment(self: &Rc<Self>, sealed: &Sealed) -> Result<(), StorageError> {
         let base = sealed.segment.base;
         self.cut_file(base, sealed.segment.bytes).await?;
-        self.write_file(FileKind::OffsetIndex, base, sealed.index.encode()).await?;
-        self.write_file(FileKind::TimeIndex, base, sealed.times.encode()).await?;
-        self.write_file(FileKind::Snapshot, sealed.next, sealed.snapshot.clone()).await?;
-        match &sealed.epochs {
-            Some(text) => self.write_epochs(text.clone()).await,
-            None => Ok(()),
+        if let Some(text) = &sealed.epochs {
+            self.write_epochs(text.clone()).await?;
         }
+        // The indexes last: a segment below the recovery point that has them is not read again.
+        self.write_file(FileKind::Snapshot, sealed.next, sealed.snapshot.clone()).await?;
+        self.write_file(FileKind::OffsetIndex, base, sealed.index.encode()).await?;
+        self.write_file(FileKind::TimeIndex, base, sealed.times.encode()).await
     }
 
     /// Cuts a segment's file to its batches, durably.

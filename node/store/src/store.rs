@@ -14,6 +14,7 @@ use crate::commit::{CommitStats, Committer};
 use crate::config::{LogSpec, StoreConfig};
 use crate::error::StorageError;
 use crate::gather::gather_bounded;
+use crate::home::{self, Owner};
 use crate::journal::Journal;
 use crate::log::{Health, Inner, Log, State, Watcher, Writer};
 use crate::lru::Lru;
@@ -156,10 +157,11 @@ impl Store {
         // Even where none is known: a deletion may have failed, and left its directory.
         let mut exists = fs::exists(&path).await.map_err(StorageError::io("find", &path))?;
         if exists {
-            match open::partition_topic(&path).await? {
-                Some(found) if found == id.topic => {}
-                None => open::write_partition_metadata(&path, id.topic).await?,
-                Some(found) => {
+            match home::owner(&path, id.topic).await? {
+                Owner::This => {}
+                Owner::Bent(error) => return Err(error),
+                Owner::Nobody => home::write_partition_metadata(&path, id.topic).await?,
+                Owner::Other(found) => {
                     let unique = u128::from_be_bytes(random_bytes());
                     let stray = names::retired_dir(&topic, id.index, unique, names::STRAY_DIR);
                     tracing::warn!(path = %path.display(), %found, wanted = %id.topic, %stray, "put aside");
@@ -170,7 +172,7 @@ impl Store {
                 }
             }
         }
-        let open::Loaded { opened, writer, is_stored } = if exists {
+        let open::Loaded { opened, writer, is_stored, gave_up } = if exists {
             let (recovery_point, start) = dir.offsets(&topic, id.index);
             let found = open::Found {
                 path: &path,
@@ -180,11 +182,18 @@ impl Store {
                 start,
                 config: &config,
             };
-            open::load(&found).await?
+            let loaded = open::load(&found).await;
+            if let Err(StorageError::DamagedLog { known, .. }) = loaded {
+                dir.held(&topic, id.index, known);
+                if let Err(error) = dir.checkpoint().await {
+                    tracing::warn!(%error, "checkpoint not written, tried again later");
+                }
+            }
+            loaded?
         } else {
-            open::create(dir, &path, &topic, id.index, id.topic).await?;
+            home::create(dir, &path, &topic, id.index, id.topic).await?;
             let (opened, writer) = (Opened::empty(wall_clock()), Writer::new(Offset::ZERO));
-            open::Loaded { opened, writer, is_stored: true }
+            open::Loaded { opened, writer, is_stored: true, gave_up: false }
         };
         dir.recovered(&topic, id.index);
         if shard.closed.get() {
@@ -206,6 +215,10 @@ impl Store {
             idle: Notify::new(),
         }));
         log.0.note();
+        if gave_up {
+            dir.checkpoint().await?;
+            open::remove(log.path(), &[names::CUT_ALLOWED.to_owned()]).await?;
+        }
         shard.logs.borrow_mut().insert(number, log.clone());
         Ok(log)
     }
@@ -315,7 +328,7 @@ impl Shard {
         // One of them may be of an older topic, whose deletion a crash undid.
         for at in &holding[1..] {
             let path = dirs[*at].path().join(names::partition_dir(topic, id.index));
-            if open::partition_topic(&path).await? == Some(id.topic) {
+            if matches!(home::owner(&path, id.topic).await, Ok(Owner::This | Owner::Bent(_))) {
                 return Ok(*at);
             }
         }
@@ -537,8 +550,7 @@ impl Inner {
             self.store_segment(&sealed).await?;
         }
         let mut state = self.state.borrow_mut();
-        state.flushed = end;
-        state.writer.base = end; // The recovery point: all is stored.
+        state.flushed = end; // The recovery point: all is stored.
         Ok(())
     }
 }

@@ -12,8 +12,8 @@ use flowstone_runtime::{Buffer, File, PAGE_BYTES, wall_clock};
 use flowstone_types::Offset;
 
 use crate::error::StorageError;
+use crate::home::make_durable;
 use crate::log::{Health, Inner, Pending, State, Writer};
-use crate::open::make_durable;
 use crate::tail::{Run, Waiting};
 
 /// Bytes of one log that one group takes, unless a single batch is larger: the largest pooled buffer.

@@ -1,12 +1,14 @@
-//! Damage at rest, on real files: never served, cut where it is the tail, reported where it is not.
+//! Damage at rest, on real files: never served; cut where it may be a torn tail, offline where it was on stable
+//! storage once, reported where it is sealed.
 
 mod common;
 
 use std::os::unix::fs::FileExt;
+use std::sync::{Arc, Mutex};
 
 use common::*;
-use flowstone_store::{LogConfig, ReadError};
-use flowstone_types::Offset;
+use flowstone_store::{Durability, LogConfig, ReadError, StorageError};
+use flowstone_types::{LeaderEpoch, Offset};
 use proptest::prelude::*;
 
 const COUNT: u64 = 60;
@@ -90,6 +92,130 @@ fn a_flipped_bit_ends_what_was_not_sealed_wherever_it_is() {
         let last = segments(&folder).pop().unwrap();
         change(&last, number * batch + byte, |bytes| bytes[0] ^= 0x10, 1);
         left_after_recovery(&folder, 42 + number);
+    }
+}
+
+/// What opening the log is refused with, in a life of its own that is killed.
+fn refusal(folder: &Folder) -> StorageError {
+    let place = Arc::new(Mutex::new(None));
+    let kept = place.clone();
+    live(folder, move |path| {
+        let kept = kept.clone();
+        async move {
+            let (_, store) = store_in(&path).await;
+            let Err(error) = try_open(&store, "topic", 0, config()).await else { return };
+            *kept.lock().unwrap() = Some(error);
+        }
+    });
+    place.lock().unwrap().take().expect("the log was opened")
+}
+
+/// Kafka does not even look after a clean stop, and serves what it finds. Cutting would be worse: what was
+/// acknowledged, and is there behind the damage, would be gone.
+#[test]
+fn a_flipped_bit_behind_a_clean_stop_takes_the_log_offline_and_nothing_from_it() {
+    let batch = batch(0, BATCH_BYTES).bytes.len() as u64;
+    for (number, byte, has_checkpoint) in
+        [(0, 8, true), (9, 16, true), (9, 22, false), (17, 2000, true), (17, 2000, false)]
+    {
+        let folder = written("offline", true);
+        let last = segments(&folder).pop().unwrap();
+        let flip = || change(&last, number * batch + byte, |bytes| bytes[0] ^= 0x10, 1);
+        flip();
+        if !has_checkpoint {
+            // Not even that says how far it reached: the clean stop does, which cuts files to their batches.
+            std::fs::remove_file(folder.0.join("recovery-point-offset-checkpoint")).unwrap();
+        }
+        let files = folder.files();
+        for start in ["after the clean stop", "after a kill"] {
+            let error = refusal(&folder);
+            let StorageError::DamagedLog { path, position, offset, known, .. } = &error else {
+                panic!("{start}: {error}")
+            };
+            assert_eq!((path, *position), (&last, number * batch), "{start}");
+            assert_eq!(*offset, Offset(42 + number as i64), "{start}");
+            let least = if has_checkpoint { COUNT as i64 } else { 43 + number as i64 };
+            assert_eq!(*known, Offset(least), "{start}");
+            assert!(error.to_string().contains("flowstone-cut-allowed"), "{error}");
+            assert!(folder.files() == files, "{start}: its files changed");
+        }
+        if number == 9 {
+            // Mended, it is whole.
+            flip();
+            left_after_recovery(&folder, COUNT);
+            continue;
+        }
+        // Given up, it is cut, once.
+        std::fs::write(folder.partition().join("flowstone-cut-allowed"), "").unwrap();
+        left_after_recovery(&folder, 42 + number);
+        assert!(!folder.partition().join("flowstone-cut-allowed").exists());
+    }
+}
+
+/// Below a recovery point that a checkpoint tells, after a kill; and segments that are gone altogether.
+#[test]
+fn what_was_flushed_once_is_never_cut_off_nor_taken_for_an_empty_log() {
+    let batch = batch(0, BATCH_BYTES).bytes.len() as u64;
+    let folder = written("checkpointed", true);
+    left_after_recovery(&folder, COUNT); // A kill behind the clean stop.
+    let last = segments(&folder).pop().unwrap();
+    let file = std::fs::OpenOptions::new().write(true).open(&last).unwrap();
+    file.set_len(17 * batch).unwrap(); // Whole batches are left.
+    let error = refusal(&folder);
+    assert!(
+        matches!(error, StorageError::DamagedLog { offset: Offset(59), known: Offset(60), .. }),
+        "{error}"
+    );
+    file.set_len(18 * batch - 100).unwrap();
+    assert!(matches!(refusal(&folder), StorageError::DamagedLog { .. }), "the end is zeros now");
+    for segment in segments(&folder) {
+        std::fs::remove_file(segment).unwrap();
+    }
+    let error = refusal(&folder);
+    assert!(error.to_string().contains("no segment is left"), "{error}");
+}
+
+/// A bent id must not pass for another topic's: its data would be put aside, and an empty log served.
+#[test]
+fn a_flipped_bit_in_partition_metadata_leaves_the_log_where_it_is_and_offline() {
+    for cleanly in [false, true] {
+        let folder = written("identity", cleanly);
+        let file = folder.partition().join("partition.metadata");
+        let right = std::fs::read(&file).unwrap();
+        for (at, bit) in (0..right.len()).map(|at| (at, 1 << (at % 7))) {
+            let mut bent = right.clone();
+            bent[at] ^= bit;
+            std::fs::write(&file, &bent).unwrap();
+            let files = folder.files();
+            let error = refusal(&folder);
+            assert!(matches!(error, StorageError::Damaged { .. }), "byte {at}: {error}");
+            assert!(error.to_string().contains("topic_id: EjRWeJq83vASNFZ4mrze8A"), "{error}");
+            assert!(folder.files() == files, "byte {at}: its files changed");
+        }
+        std::fs::write(&file, &right).unwrap();
+        left_after_recovery(&folder, COUNT);
+    }
+}
+
+/// Found by fuzzing: a log that is begun anew forgot its epochs at the second start only.
+#[test]
+fn a_log_that_is_begun_anew_has_no_epochs_of_what_it_was() {
+    let weaker = || LogConfig { durability: Durability::Memory, ..config() };
+    let folder = written("anew", false);
+    std::fs::write(folder.0.join("log-start-offset-checkpoint"), "0\n1\ntopic 0 100\n").unwrap();
+    for _ in 0..2 {
+        live(&folder, move |path| async move {
+            let (_, store) = store_in(&path).await;
+            let spec = flowstone_store::LogSpec {
+                topic: "topic".into(),
+                id: flowstone_types::PartitionId { topic: TOPIC, index: 0 },
+                config: Arc::new(weaker()),
+                leader_epoch: LeaderEpoch::NONE,
+            };
+            let log = store.open(spec, std::rc::Rc::new(Ear::default())).await.unwrap();
+            assert_eq!((log.log_start(), log.log_end()), (Offset(100), Offset(100)));
+            assert_eq!(log.latest_epoch(), None);
+        });
     }
 }
 

@@ -300,11 +300,17 @@ fn number(generation: u64, offset: i64) -> u64 {
     generation << 32 | offset as u64
 }
 
+/// As far from the others' as random ids are.
+fn id_of(generation: u64) -> Uuid {
+    let half = |salt| generation.wrapping_add(salt).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    Uuid(u128::from(half(1)) << 64 | u128::from(half(77)))
+}
+
 async fn open_generation(store: &Store, generation: u64) -> Option<(Log, Rc<Ear>)> {
     let ear = Rc::new(Ear::default());
     let spec = LogSpec {
         topic: "topic".into(),
-        id: PartitionId { topic: Uuid(1_000 + u128::from(generation)), index: 0 },
+        id: PartitionId { topic: id_of(generation), index: 0 },
         config: Arc::new(LogConfig { file_delete_delay_ms: 20, ..small() }),
         leader_epoch: LeaderEpoch(0),
     };

@@ -26,6 +26,8 @@ use flowstone_types::{LeaderEpoch, Offset, PartitionId, ProducerId, Timestamp, U
 const DATA: &str = "/data";
 const LOGS: i32 = 4;
 const BYTES: usize = 900;
+/// Makes ids that differ as random ones do.
+const FAR_APART: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
 /// Ways in which each moment is ended, besides all lost and nothing lost.
 const DRAWN: u64 = 4;
 
@@ -54,7 +56,7 @@ async fn open_life(store: &Store, index: i32, life: u8) -> (Log, Rc<Ear>) {
     let ear = Rc::new(Ear::default());
     let spec = LogSpec {
         topic: "topic".into(),
-        id: PartitionId { topic: Uuid(u128::from(life)), index },
+        id: PartitionId { topic: Uuid(u128::from(life).wrapping_mul(FAR_APART)), index },
         config: Arc::new(LogConfig::default()),
         leader_epoch: LeaderEpoch(0),
     };
@@ -189,8 +191,8 @@ fn a_topic_made_again_gets_nothing_of_the_first_from_segments_or_journal() {
     assert!(tried > 300 && most == 12, "{tried} disks, at most {most} batches");
 }
 
-/// A batch was torn by a power cut and those behind it were not, so recovery cut them off. What is
-/// appended then has their sizes: they do not come back behind it. Nor do they out of a journal that the
+/// A batch was damaged and those behind it were not, and an operator gave them up, so recovery cut them off. What
+/// is appended then has their sizes: they do not come back behind it. Nor do they out of a journal that the
 /// first process removed before it was killed, which a power cut may undo.
 #[test]
 fn batches_behind_a_cut_do_not_come_back_when_the_segment_grows_over_them() {
@@ -201,6 +203,8 @@ fn batches_behind_a_cut_do_not_come_back_when_the_segment_grows_over_them() {
         let logs = [open_life(&store, 0, 1).await];
         fill(&logs, 1, 40, |_| ()).await;
         store.shutdown().await.unwrap(); // All of it is in the segment.
+        let allowed = Path::new("/data/topic-0").join(flowstone_log::names::CUT_ALLOWED);
+        fs::write_atomic(&allowed, Vec::new()).await.unwrap();
     });
     let path = Path::new("/data/topic-0/00000000000000000000.log");
     let batch = batch_at(0, 1).bytes.len() as u64;

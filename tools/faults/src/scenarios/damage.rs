@@ -29,8 +29,10 @@ enum Must {
     Show,
     /// One of the two, or the daemon refuses to start.
     ShowOrRefuse,
-    /// The same; and where the daemon warns of it, topics may be gone, whose directories stay.
-    TopicsMayGo,
+    /// Nothing is served of that partition, its files stay as they are, and the daemon says why.
+    Offline,
+    /// The daemon refuses to start, and names the file.
+    Refuse,
 }
 
 /// A data directory with two partitions, and the means to damage copies of it.
@@ -91,17 +93,40 @@ impl Bench {
         copy(&self.image, self.launch.data())?;
         damage(self, &mut stage.random).with_context(|| format!("{name}: cannot be damaged"))?;
         stage.count("cases", 1);
+        let before = self.bytes_of(must)?;
         let came = self.what_comes(must).with_context(|| name.to_owned())?;
+        ensure!(self.bytes_of(must)? == before, "{name}: files of a damaged log were changed");
         stage.say(&format!("{name}: {came}"));
         Ok(())
+    }
+
+    /// What the daemon must leave as it is: the segments and the identity of a log that it refuses.
+    fn bytes_of(&self, must: Must) -> anyhow::Result<Vec<Vec<u8>>> {
+        let folder = match must {
+            Must::Offline => format!("{TOPIC}-0"),
+            Must::Refuse => "__cluster_metadata-0".to_owned(),
+            Must::Whole | Must::Show | Must::ShowOrRefuse => return Ok(Vec::new()),
+        };
+        let mut found = Vec::new();
+        for entry in fs::read_dir(self.launch.data().join(folder))?.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let is_log = entry.path().extension().is_some_and(|extension| extension == "log");
+            if is_log || name == "partition.metadata" {
+                found.push((name, fs::read(entry.path())?));
+            }
+        }
+        found.sort();
+        Ok(found.into_iter().map(|(_, bytes)| bytes).collect())
     }
 
     fn what_comes(&self, must: Must) -> anyhow::Result<String> {
         let mut daemon = match self.launch.start() {
             Ok(daemon) => daemon,
-            Err(why) if matches!(must, Must::ShowOrRefuse | Must::TopicsMayGo) => {
+            Err(why) if matches!(must, Must::ShowOrRefuse | Must::Refuse) => {
                 let why = format!("{why:#}");
                 ensure!(!why.contains("exit status: 101"), "it panics: {why}");
+                let told = must != Must::Refuse || why.contains(" is damaged");
+                ensure!(told, "it does not tell what is damaged: {why}");
                 return Ok("refused to start".to_owned());
             }
             Err(why) => return Err(why),
@@ -109,12 +134,10 @@ impl Bench {
         let mut client = Client::connect(self.launch.address(), ANSWER_WITHIN)?;
         let Served { upto, refused } = known::served(&mut client, TOPIC, 0, 0, RECORDS)?;
         let shown = refused.is_some() || says_so(&daemon);
-        if must == Must::TopicsMayGo && upto == 0 && says_so(&daemon) {
-            let left = (0..2).all(|it| self.launch.data().join(format!("{TOPIC}-{it}")).is_dir());
-            ensure!(left, "the topic is gone, and so are its directories");
-            daemon.must_run()?;
-            daemon.kill()?;
-            return Ok("the topic is gone, its directories are there".to_owned());
+        let daemon_said = daemon.said();
+        if must == Must::Offline {
+            let sent = known::fill_from(&mut client, TOPIC, 0, RECORDS, 1);
+            ensure!(sent.is_err(), "a damaged log takes records");
         }
         let other = known::served(&mut client, TOPIC, 1, 0, RECORDS)?;
         daemon.must_run()?;
@@ -131,9 +154,15 @@ impl Bench {
                 ensure!(upto < RECORDS, "the damaged record was served, or nothing was damaged");
                 ensure!(shown, "served to {upto} of {RECORDS}, and nobody says why");
             }
-            Must::ShowOrRefuse | Must::TopicsMayGo => {
+            Must::ShowOrRefuse => {
                 ensure!(upto == RECORDS || shown, "served to {upto}, and nobody says why");
             }
+            Must::Offline => {
+                ensure!(upto == 0 && refused.is_some(), "served to {upto}: {refused:?}");
+                let why = daemon_said.contains("is damaged") && daemon_said.contains("offline");
+                ensure!(why, "the daemon does not say why the partition is offline");
+            }
+            Must::Refuse => bail!("it starts, and serves to {upto}"),
         }
         Ok(match refused {
             Some(code) => format!("served to {upto}, then {code}"),
@@ -150,7 +179,7 @@ fn says_so(daemon: &Daemon) -> bool {
 
 /// S17: one bit, in each kind of file.
 pub fn bits(stage: &mut Stage) -> anyhow::Result<()> {
-    use Must::{Show, ShowOrRefuse, TopicsMayGo, Whole};
+    use Must::{Offline, Refuse, Show, ShowOrRefuse, Whole};
     let bench = Bench::new(stage, true, true)?;
     // Kafka's batch header: length at 8, magic at 16, CRC at 17, counts and producer to 61.
     for (name, range) in [
@@ -168,7 +197,7 @@ pub fn bits(stage: &mut Stage) -> anyhow::Result<()> {
         let bytes = fs::metadata(file)?.len();
         flip(file, random.between(0, bytes), random)
     })?;
-    bench.case(stage, "last batch", Show, |bench, random| {
+    bench.case(stage, "last batch", Offline, |bench, random| {
         let logs = bench.files(".log")?;
         let last = logs.last().context("a log")?;
         let bytes = fs::metadata(last)?.len();
@@ -187,16 +216,20 @@ pub fn bits(stage: &mut Stage) -> anyhow::Result<()> {
         "log-start-offset-checkpoint",
         "replication-offset-checkpoint",
         ".kafka_cleanshutdown",
-        "partition.metadata",
         "meta.properties",
     ] {
         bench.case(stage, suffix, ShowOrRefuse, |bench, random| {
             flip_anywhere(&bench.files(suffix)?[0], random)
         })?;
     }
-    for suffix in ["quorum-state", ".log", ".checkpoint"] {
+    bench.case(stage, "partition.metadata", Offline, |bench, random| {
+        flip_anywhere(&bench.files("partition.metadata")?[0], random)
+    })?;
+    for (suffix, must) in
+        [("quorum-state", ShowOrRefuse), (".log", Refuse), (".checkpoint", ShowOrRefuse)]
+    {
         let name = format!("metadata: {suffix}");
-        bench.case(stage, &name, TopicsMayGo, |bench, random| {
+        bench.case(stage, &name, must, |bench, random| {
             let mut found = Vec::new();
             for entry in fs::read_dir(bench.launch.data().join("__cluster_metadata-0"))?.flatten() {
                 if entry.file_name().to_string_lossy().ends_with(suffix) {
