@@ -10,13 +10,13 @@ use crate::node::{Endpoint, ListenerPlan, MemoryPlan, Node};
 use crate::peers::{self, Job, MAILBOX_JOBS_MAX, Peers};
 use crate::shard::Shard;
 use crate::{disks, groups, http};
-use anyhow::{Context, anyhow};
+use anyhow::{Context, anyhow, bail};
 use flowstone_config::Config;
 use flowstone_runtime::{
     Listener, Mailbox, Mailer, mailbox, now, shard_count, sleep, spawn, termination, wall_clock,
 };
-use flowstone_store::{Store, StoreConfig};
-use futures_lite::future::poll_once;
+use flowstone_store::{LogDir, Store, StoreConfig};
+use futures_lite::future::{or, poll_once};
 use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -29,6 +29,8 @@ use tracing::{error, info};
 const TICK: Duration = Duration::from_secs(1);
 /// How long the rest of a request may take to arrive while other connections wait for its memory.
 const OVERDRAFT_PATIENCE: Duration = Duration::from_secs(10);
+/// How often it is looked whether the disks are still there.
+const DISKS_LOOK: Duration = Duration::from_millis(200);
 /// How often a stopping shard looks which connections are quiet.
 const DRAIN_LOOK: Duration = Duration::from_millis(10);
 /// How long requests in flight may take to end once the node is told to stop.
@@ -154,9 +156,13 @@ impl Boot {
             status.follow(&shard);
             address
         });
-        let served = self.serve(&shard, listeners, metrics, began).await;
+        let mut served = self.serve(&shard, listeners, metrics, began).await;
         if served.is_ok() && !told_early {
-            told.await;
+            let told = async {
+                told.await;
+                Ok(())
+            };
+            served = or(told, disks_fail(&shard.node)).await;
         }
         // Whether it served or not: the others end, in order.
         let stopped = stop(&shard, served.is_ok()).await;
@@ -182,6 +188,26 @@ impl Boot {
             welcome(&shard.node, metrics);
         }
         Ok(())
+    }
+}
+
+/// Returns once the node cannot go on without the disks that it lost: the one with the metadata log, or all. What
+/// Kafka does, too: with fewer, their partitions are offline and the others go on.
+async fn disks_fail(node: &Node) -> anyhow::Result<()> {
+    loop {
+        sleep(DISKS_LOOK).await;
+        if let Some(why) = node.metadata_dir.failure() {
+            bail!(
+                "the log directory with the metadata log is offline: {why}; see to {}, then start again",
+                node.metadata_dir.path().display()
+            );
+        }
+        let failures: Option<Vec<_>> = node.dirs.iter().map(LogDir::failure).collect();
+        if let Some(why) = failures.and_then(|mut all| all.pop()) {
+            bail!(
+                "all log directories are offline, the last one since: {why}; see to them, then start again"
+            );
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 //! Large groups, and those of logs that need no flush, go to their segments: one write each, in one
 //! submission, and then one flush for each that needs it. Then the logs' watchers are told. What
 //! arrives meanwhile is the next cycle: groups grow with the load by themselves. Invariants: nothing is
-//! reported durable before its log's mode says so; a failed write or flush ends its log.
+//! reported durable before its log's mode says so; a failed write or flush ends its directory.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -15,6 +15,7 @@ use flowstone_log::Durability;
 use flowstone_runtime::{deadline, local::Notify, now, spawn};
 use flowstone_types::{Instant, Offset};
 
+use crate::error::StorageError;
 use crate::gather::gather;
 use crate::journal::{Journal, Piece};
 use crate::log::{Health, Inner};
@@ -185,8 +186,10 @@ impl Committer {
             return false;
         }
         if let Err(error) = self.journal.append(pieces).await {
-            tracing::error!(%error, "a write to the journal failed: from now on segments are written directly");
-            return false;
+            tracing::error!(%error, "a write to the journal failed");
+            let Piece { log, .. } = &pieces[0];
+            log.shard.fail_dir(log.dir, &StorageError::io("write", self.journal.dir())(error));
+            return false; // Where it was for want of space, segments are written directly from now on.
         }
         for Piece { log, run } in pieces {
             log.journaled(run.next);
@@ -253,7 +256,9 @@ impl Inner {
     fn may_journal(&self, bytes: usize) -> bool {
         let state = self.state.borrow();
         let mode = state.core.config().durability;
-        bytes < DIRECT_BYTES_MIN && mode == Durability::Flushed
+        // What a weaker mode wrote before is flushed first: in the journal, all below is durable.
+        let is_flushed = state.flushed.max(state.journaled) >= state.written;
+        bytes < DIRECT_BYTES_MIN && mode == Durability::Flushed && is_flushed
     }
 
     /// Notes that everything below `end` is on stable storage in the journal.

@@ -6,17 +6,19 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use flowstone_log::{
     Offsets, decode_clean_shutdown, decode_offsets, encode_clean_shutdown, encode_offsets, names,
 };
-use flowstone_runtime::{fs, sleep};
+use flowstone_runtime::{fs, sleep, spawn};
 use flowstone_types::{Offset, Uuid};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::error::StorageError;
+use crate::open::remove;
 use crate::redo::{drop_journal, redo};
 
 /// One of `log.dirs`. Clones are the same directory; any shard may hold one.
@@ -27,7 +29,11 @@ struct Shared {
     path: PathBuf,
     directory_id: Uuid,
     clean: bool,
+    /// A write or flush failed here in an earlier run, and no clean stop came since.
+    distrusted: bool,
     broker_epoch: Option<i64>,
+    /// Whether [`Table::failure`] is there, for those who ask often.
+    failed: AtomicBool,
     table: Mutex<Table>,
 }
 
@@ -43,6 +49,8 @@ struct Table {
     writing: bool,
     /// Something was forgotten that the files may still hold.
     forgot: bool,
+    /// The write or flush that failed, after which nothing here is believed or written any more.
+    failure: Option<StorageError>,
 }
 
 impl Table {
@@ -135,7 +143,9 @@ impl LogDir {
             path,
             directory_id,
             clean,
+            distrusted: has(names::DISTRUSTED),
             broker_epoch,
+            failed: AtomicBool::new(false),
             table: Mutex::new(table),
         })))
     }
@@ -153,6 +163,39 @@ impl LogDir {
     /// Whether it was shut down cleanly before it was opened.
     pub fn was_clean(&self) -> bool {
         self.0.clean
+    }
+
+    /// Whether nothing that is not sealed is believed here: see [`LogDir::fail`].
+    pub(crate) fn is_distrusted(&self) -> bool {
+        self.0.distrusted
+    }
+
+    /// Takes the directory offline, on all shards: a write or flush of it failed, and a disk that fails a flush may
+    /// drop what other files had written, whose own flushes then succeed and lie (fsyncgate). Nothing here is
+    /// acknowledged, written or served any more until the process starts anew.
+    pub(crate) fn fail(&self, error: &StorageError) {
+        let is_first = {
+            let mut table = self.table();
+            let is_first = table.failure.is_none();
+            table.failure.get_or_insert_with(|| error.clone());
+            is_first
+        };
+        self.0.failed.store(true, Ordering::Release);
+        if !is_first {
+            return;
+        }
+        error!(dir = %self.path().display(), %error, "the log directory goes offline, with all its partitions");
+        let dir = self.clone();
+        spawn(async move {
+            if let Err(error) = distrust(dir.path()).await {
+                warn!(dir = %dir.path().display(), %error, "not marked as distrusted");
+            }
+        });
+    }
+
+    /// Why it is offline, if it is.
+    pub fn failure(&self) -> Option<StorageError> {
+        if self.0.failed.load(Ordering::Acquire) { self.table().failure.clone() } else { None }
     }
 
     /// The broker epoch of that clean shutdown (KIP-966), where it was written.
@@ -184,6 +227,9 @@ impl LogDir {
     /// Writes the checkpoints and the marker of a clean shutdown. The last thing a process does
     /// here: after every shard's [`crate::Store::shutdown`] returned `Ok`.
     pub async fn close(&self, broker_epoch: i64) -> Result<(), StorageError> {
+        if let Some(error) = self.failure() {
+            return Err(error);
+        }
         self.table().dirty = true;
         self.checkpoint().await?;
         // The marker does not speak of what was not opened since the crash.
@@ -195,6 +241,9 @@ impl LogDir {
                 distrust(&path).await?;
             }
         }
+        if self.is_distrusted() {
+            remove(self.path(), &[names::DISTRUSTED.to_owned()]).await?;
+        }
         let marker = self.path().join(names::CLEAN_SHUTDOWN);
         let text = encode_clean_shutdown(broker_epoch).into_bytes();
         fs::write_atomic(&marker, text).await.map_err(StorageError::io("write", &marker))
@@ -202,6 +251,9 @@ impl LogDir {
 
     /// Writes the checkpoints if they changed. The recovery points last: they claim most.
     pub(crate) async fn checkpoint(&self) -> Result<(), StorageError> {
+        if let Some(error) = self.failure() {
+            return Err(error);
+        }
         let files = loop {
             match self.begin_checkpoint() {
                 Begin::Clean => return Ok(()),
@@ -220,8 +272,12 @@ impl LogDir {
         }
         let mut table = self.table();
         table.writing = false;
-        if result.is_err() {
+        if let Err(error) = &result {
             (table.dirty, table.forgot) = (true, true);
+            drop(table);
+            if error.is_failed_write() {
+                self.fail(error);
+            }
         }
         result
     }
@@ -332,9 +388,10 @@ enum Begin {
     Files([(&'static str, String); 3]),
 }
 
-/// Has the next recovery of a partition believe nothing that is not sealed, and write it anew.
-pub(crate) async fn distrust(partition: &Path) -> Result<(), StorageError> {
-    let marker = partition.join(names::DISTRUSTED);
+/// Has the next recovery of a partition, or of all of a log directory, believe nothing that is not sealed, and write
+/// it anew.
+pub(crate) async fn distrust(folder: &Path) -> Result<(), StorageError> {
+    let marker = folder.join(names::DISTRUSTED);
     let written = fs::write_atomic(&marker, Vec::new()).await;
     written.map_err(StorageError::io("write", &marker))
 }

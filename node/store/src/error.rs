@@ -73,6 +73,22 @@ impl StorageError {
         }
     }
 
+    /// Whether the disk refused to take or to keep something: what else it said yes to, and has not flushed yet, may
+    /// be gone with it.
+    pub(crate) const fn is_failed_write(&self) -> bool {
+        match self {
+            Self::Io { action, .. } => {
+                !matches!(action.as_bytes(), b"read" | b"open" | b"find" | b"list")
+            }
+            Self::Damaged { .. }
+            | Self::DamagedLog { .. }
+            | Self::InterruptedCompaction(_)
+            | Self::AlreadyOpen(_)
+            | Self::Closed
+            | Self::DiskFull(_) => false,
+        }
+    }
+
     /// Whether space, when it comes back, is all that is missing.
     pub const fn is_disk_full(&self) -> bool {
         matches!(self, Self::DiskFull(_))

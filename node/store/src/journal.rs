@@ -12,7 +12,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -23,7 +23,8 @@ use flowstone_runtime::local::Notify;
 use flowstone_runtime::{Buffer, File, OpenOptions, PAGE_BYTES, fs, random_u64, sleep, spawn};
 use flowstone_types::Offset;
 
-use crate::error::out_of_space;
+use crate::dir::LogDir;
+use crate::error::{StorageError, out_of_space};
 use crate::gather::gather_bounded;
 use crate::log::Inner;
 use crate::tail::Run;
@@ -53,7 +54,7 @@ pub(crate) struct Piece {
 
 /// The journal.
 pub(crate) struct Journal {
-    dir: PathBuf,
+    dir: LogDir,
     direct_io: bool,
     /// Largest size of one file; 0 for no journal.
     file_bytes: Cell<u64>,
@@ -88,7 +89,7 @@ struct JournalFile {
 
 impl Journal {
     /// A journal of up to `bytes` in `dir`; its files are made when they are needed.
-    pub fn new(dir: PathBuf, direct_io: bool, bytes: u64) -> Rc<Self> {
+    pub fn new(dir: LogDir, direct_io: bool, bytes: u64) -> Rc<Self> {
         let file_bytes = bytes / FILES as u64 / PAGE_BYTES as u64 * PAGE_BYTES as u64;
         Rc::new(Self {
             dir,
@@ -97,6 +98,11 @@ impl Journal {
             books: RefCell::default(),
             changed: Notify::new(),
         })
+    }
+
+    /// The directory that it is in.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     /// Whether these may be appended now. Sees to it that later ones may.
@@ -178,7 +184,7 @@ impl Journal {
             journal.books.borrow_mut().preparing = false;
             journal.changed.notify_all();
             if let Err(error) = result {
-                journal.give_way(&error);
+                journal.give_way(error);
             }
         });
     }
@@ -193,7 +199,7 @@ impl Journal {
         };
         let (path, from) = match &extended {
             Some((_, path, from)) => (path.clone(), *from),
-            None => (self.dir.join(names::journal(random_u64())), 0),
+            None => (self.dir().join(names::journal(random_u64())), 0),
         };
         let plain = OpenOptions {
             create: true,
@@ -223,7 +229,7 @@ impl Journal {
             }
             return Ok(());
         }
-        fs::sync_dir(&self.dir).await?;
+        fs::sync_dir(self.dir()).await?;
         let file = File::open(&path, OpenOptions { dsync: true, ..plain }).await?;
         let mut books = self.books.borrow_mut();
         books.files.push(JournalFile {
@@ -240,12 +246,13 @@ impl Journal {
     }
 
     /// A file could not be made or extended: the journal stays as large as it is.
-    fn give_way(&self, error: &io::Error) {
-        let dir = self.dir.display();
-        if out_of_space(error) {
+    fn give_way(&self, error: io::Error) {
+        let dir = self.dir().display();
+        if out_of_space(&error) {
             tracing::warn!(%dir, "disk full: the journal does not grow");
         } else {
             tracing::error!(%dir, %error, "the journal does not grow");
+            self.dir.fail(&StorageError::io("write", self.dir())(error));
         }
         let books = self.books.borrow();
         let smallest = books.files.iter().map(|file| file.prepared).min();

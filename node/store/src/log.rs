@@ -8,10 +8,9 @@ use std::sync::Arc;
 
 use flowstone_batch::{Checked, Origin};
 use flowstone_log::{ActiveProducer, Durability, FileKind, Log as Core, LogConfig, Sealed, names};
-use flowstone_runtime::{local::Notify, spawn};
+use flowstone_runtime::local::Notify;
 use flowstone_types::{LeaderEpoch, Offset, PartitionId, Timestamp, Uuid};
 
-use crate::dir::distrust;
 use crate::error::{AppendError, StorageError};
 use crate::store::Shard;
 use crate::tail::{Tail, Waiting};
@@ -21,7 +20,7 @@ use crate::tail::{Tail, Waiting};
 pub trait Watcher {
     /// Everything below `end` meets the log's durability mode. Ends only grow.
     fn durable(&self, end: Offset);
-    /// A write or flush failed: the log takes no more, and serves what is below its durable end.
+    /// A write or flush failed in its directory: the log takes no more and serves no more.
     fn failed(&self, error: &StorageError);
     /// The disk is full. What waits to be durable is written once there is space; whoever cannot
     /// wait may be told of an unknown outcome.
@@ -282,6 +281,9 @@ impl Log {
         if self.0.shard.closed.get() {
             return Err(AppendError::Closed); // What is stored now is all that there will be.
         }
+        if let Some(error) = self.0.dir_failure() {
+            return Err(AppendError::Offline(error));
+        }
         match &self.0.state.borrow().health {
             Health::Online => Ok(()),
             Health::Full => Err(AppendError::DiskFull),
@@ -425,8 +427,16 @@ impl Inner {
         self.shard.committers[self.dir].queue(self.clone());
     }
 
+    /// Why its directory is offline, if it is.
+    pub fn dir_failure(&self) -> Option<StorageError> {
+        self.shard.config.dirs[self.dir].failure()
+    }
+
     /// Tells the watcher if the durable end moved.
     pub fn report(&self) {
+        if let Some(error) = self.dir_failure() {
+            self.go_offline(&error); // Another shard's write failed, or another file's.
+        }
         let mut state = self.state.borrow_mut();
         if matches!(state.health, Health::Failed(_) | Health::Closed) {
             return;
@@ -441,14 +451,21 @@ impl Inner {
         self.watcher.durable(durable);
     }
 
-    /// The end of a log: a write or flush failed, so what the disk holds is not known any more. What
-    /// was durable before stays readable; what was not is forgotten.
-    pub fn fail(self: &Rc<Self>, error: &StorageError) {
+    /// The end of a log, and of its directory where a write or flush failed there.
+    pub fn fail(&self, error: &StorageError) {
+        self.shard.fail_dir(self.dir, error);
+        self.go_offline(error);
+    }
+
+    /// The end of a log: what the disk holds is not known any more. What was not durable is forgotten.
+    pub fn go_offline(&self, error: &StorageError) {
         let mut state = self.state.borrow_mut();
         if matches!(state.health, Health::Failed(_) | Health::Closed) {
             return;
         }
-        tracing::error!(log = %self.path.display(), %error, "the log goes offline");
+        if self.dir_failure().is_none() {
+            tracing::error!(log = %self.path.display(), %error, "the log goes offline");
+        }
         let durable = state.stable().max(match state.core.config().durability {
             Durability::Flushed => Offset::ZERO,
             Durability::Written | Durability::Memory => state.written,
@@ -463,14 +480,6 @@ impl Inner {
         drop(state);
         self.shard.room.give(waiting);
         self.shard.unwritten.set(self.shard.unwritten.get().saturating_sub(unwritten));
-        // A flush that failed once says yes the next time, and lies (fsyncgate): the next recovery
-        // must not build on what it reads here, but write it anew.
-        let path = self.path.clone();
-        spawn(async move {
-            if let Err(error) = distrust(&path).await {
-                tracing::warn!(log = %path.display(), %error, "not marked as distrusted");
-            }
-        });
         self.watcher.failed(error);
     }
 

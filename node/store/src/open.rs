@@ -37,6 +37,8 @@ pub(crate) struct Found<'a> {
     pub path: &'a Path,
     pub direct: bool,
     pub clean: bool,
+    /// A write or flush failed in its log directory.
+    pub distrusted: bool,
     /// Everything below was on stable storage, and sealed segments below with their indexes; `None` where no
     /// checkpoint says.
     pub recovery_point: Option<Offset>,
@@ -75,7 +77,7 @@ pub(crate) async fn load(found: &Found<'_>) -> Result<Loaded, StorageError> {
             modified: entry.modified,
         })
         .collect();
-    let is_distrusted = files.iter().any(|file| file.name == names::DISTRUSTED);
+    let is_distrusted = found.distrusted || files.iter().any(|file| file.name == names::DISTRUSTED);
     // An operator gives up what is damaged: it is read again from the start, and cut.
     let may_cut = files.iter().any(|file| file.name == names::CUT_ALLOWED);
     let is_clean = found.clean && !is_distrusted && !may_cut;

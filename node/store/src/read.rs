@@ -91,8 +91,10 @@ impl Log {
     ) -> Result<ReadOut, ReadError> {
         let wanted = {
             let state = self.0.state.borrow();
-            if matches!(state.health, Health::Closed) {
-                return Err(ReadError::Closed);
+            match &state.health {
+                Health::Online | Health::Full => {}
+                Health::Failed(error) => return Err(error.clone().into()),
+                Health::Closed => return Err(ReadError::Closed),
             }
             let (start, end) = (state.core.start(), state.readable());
             if from < start || from > end {

@@ -30,6 +30,7 @@ impl Inner {
             if let Err(error) = log.store_left().await {
                 let log_dir = log.path.display();
                 tracing::warn!(log = %log_dir, %error, "a sealed segment is not stored yet");
+                log.shard.fail_dir(log.dir, &error);
                 log.shard.unstored.borrow_mut().push(log.clone());
             }
             log.state.borrow_mut().storing = false;
@@ -112,7 +113,7 @@ impl Inner {
 impl crate::log::State {
     /// The oldest segment that is flushed and not stored.
     fn next_to_store(&self) -> Option<Rc<Sealed>> {
-        if matches!(self.health, Health::Closed) {
+        if matches!(self.health, Health::Failed(_) | Health::Closed) {
             return None;
         }
         let (base, sealed) = self.sealing.first_key_value()?;

@@ -92,7 +92,7 @@ impl Store {
     /// The store of this shard.
     pub fn new(config: StoreConfig) -> Self {
         let journal = |dir: &crate::dir::LogDir| {
-            Journal::new(dir.path().to_owned(), config.direct_io, config.journal_bytes)
+            Journal::new(dir.clone(), config.direct_io, config.journal_bytes)
         };
         let committers: Vec<_> =
             config.dirs.iter().map(|dir| Rc::new(Committer::new(journal(dir)))).collect();
@@ -133,6 +133,9 @@ impl Store {
             return Err(StorageError::Closed);
         }
         let at = shard.dir_of(&spec.topic, spec.id).await?;
+        if let Some(error) = shard.config.dirs[at].failure() {
+            return Err(error);
+        }
         let dir = shard.config.dirs[at].path();
         let path = dir.join(names::partition_dir(&spec.topic, spec.id.index));
         if !shard.paths.borrow_mut().insert(path.clone()) {
@@ -178,6 +181,7 @@ impl Store {
                 path: &path,
                 direct: shard.config.direct_io,
                 clean: dir.was_clean(),
+                distrusted: dir.is_distrusted(),
                 recovery_point,
                 start,
                 config: &config,
@@ -196,6 +200,9 @@ impl Store {
             open::Loaded { opened, writer, is_stored: true, gave_up: false }
         };
         dir.recovered(&topic, id.index);
+        if let Some(error) = dir.failure() {
+            return Err(error);
+        }
         if shard.closed.get() {
             return Err(StorageError::Closed);
         }
@@ -240,7 +247,11 @@ impl Store {
             dir.adopt(&inner.topic, inner.partition.index); // The next of its name finds it, and puts it aside.
             return Err(StorageError::io("rename", &inner.path)(error));
         }
-        fs::sync_dir(dir.path()).await.map_err(StorageError::io("flush", dir.path()))?;
+        if let Err(error) = fs::sync_dir(dir.path()).await {
+            let error = StorageError::io("flush", dir.path())(error);
+            shard.fail_dir(inner.dir, &error);
+            return Err(error);
+        }
         shard.checkpoint_due.set(true);
         shard.retired.borrow_mut().push((Timestamp(wall_clock().0.saturating_add(delay)), retired));
         Ok(())
@@ -316,14 +327,35 @@ impl Store {
 }
 
 impl Shard {
+    /// A write or flush in a log directory failed, unless it was for want of space: all its logs go offline, those of
+    /// the other shards as soon as they look.
+    pub fn fail_dir(&self, at: usize, error: &StorageError) {
+        if error.is_failed_write() {
+            self.config.dirs[at].fail(error);
+        }
+        self.follow_dir(at);
+    }
+
+    /// Takes this shard's logs of a directory that is offline with it.
+    pub fn follow_dir(&self, at: usize) {
+        let Some(error) = self.config.dirs[at].failure() else { return };
+        let logs: Vec<Log> = self.logs.borrow().values().cloned().collect();
+        for log in logs.iter().filter(|log| log.0.dir == at) {
+            log.0.go_offline(&error);
+        }
+    }
+
     /// Which directory a partition is in or, if it is in none, should be in: the one with least.
     async fn dir_of(&self, topic: &str, id: PartitionId) -> Result<usize, StorageError> {
         let dirs = &self.config.dirs;
         let holding: Vec<usize> =
             (0..dirs.len()).filter(|at| dirs[*at].holds(topic, id.index)).collect();
         let Some(first) = holding.first() else {
-            let counts = dirs.iter().map(crate::dir::LogDir::partition_count);
-            return Ok(counts.enumerate().min_by_key(|(_, count)| *count).map_or(0, |(at, _)| at));
+            // Not where nothing can be written, unless it is so everywhere.
+            let burden =
+                |dir: &crate::dir::LogDir| (dir.failure().is_some(), dir.partition_count());
+            let burdens = dirs.iter().map(burden).enumerate();
+            return Ok(burdens.min_by_key(|(_, burden)| *burden).map_or(0, |(at, _)| at));
         };
         // One of them may be of an older topic, whose deletion a crash undid.
         for at in &holding[1..] {
@@ -521,6 +553,9 @@ impl Inner {
             },
             Err(error) => Err(error),
         };
+        if let Err(error) = &result {
+            self.shard.fail_dir(self.dir, error);
+        }
         self.note();
         self.close().await;
         result

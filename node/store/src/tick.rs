@@ -18,6 +18,9 @@ impl Store {
     /// Does what is due; the shard calls it about once a second.
     pub async fn tick(&self, now: Timestamp) {
         let shard = self.shard();
+        for at in 0..shard.config.dirs.len() {
+            shard.follow_dir(at);
+        }
         let logs = self.logs();
         for log in &logs {
             log.0.flush_if_late(now);

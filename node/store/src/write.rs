@@ -214,6 +214,9 @@ impl Inner {
             let written = file.write_at(unwritten.parts, unwritten.at).await;
             written.map_err(StorageError::io("write", &path))?;
             let mut state = self.state.borrow_mut();
+            if let Health::Failed(error) = &state.health {
+                return Err(error.clone()); // Meanwhile: what was built is given up.
+            }
             let bytes = unwritten.end - state.writer.position;
             self.shard.unwritten.set(self.shard.unwritten.get().saturating_sub(bytes));
             state.health.has_space();
@@ -223,7 +226,7 @@ impl Inner {
         }
     }
 
-    /// Flushes the segment that is written to. One that fails ends the log, before another can say yes:
+    /// Flushes the segment that is written to. One that fails ends the directory, before another can say yes:
     /// of two at once, the kernel tells one of the error, and the other lies (fsyncgate).
     pub async fn flush(self: &Rc<Self>) -> Result<(), StorageError> {
         self.quiet(|state| !state.flushing).await;
@@ -241,6 +244,8 @@ impl Inner {
             }
             Err(error) => Err(error),
         };
+        // One that succeeded after another of its directory failed says nothing.
+        let result = self.dir_failure().map_or(result, Err);
         match &result {
             Ok(()) => self.flushed(written),
             Err(error) => self.fail(error),

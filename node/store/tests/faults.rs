@@ -59,27 +59,36 @@ async fn fill(store: &Store, index: i32) -> (flowstone_store::Log, Rc<Ear>) {
 }
 
 /// S14: a flush fails once and would say yes the next time (fsyncgate). What it was to cover is never
-/// acknowledged, nor anything behind it; the log is offline, the others are not, and reading goes on.
+/// acknowledged, nor anything behind it, nor anything in the directory: what another log had written may be gone
+/// with the disk's cache. All of it is offline, and a new log is, too; a second directory goes on.
 #[test]
-fn s14_after_a_flush_that_failed_once_the_log_says_yes_to_nothing() {
+fn s14_after_a_flush_that_failed_once_its_directory_says_yes_to_nothing() {
     live_in(&World::new(1), |(control, machine)| async move {
         let (_, store) = store().await;
         let (log, ear) = fill(&store, 0).await;
         let (other, other_ear) = fill(&store, 1).await;
-        control.fail_next(machine, DiskOperation::Sync, "topic-0/", 1);
+        let dir = LogDir::open("/second", Uuid(78)).await.unwrap();
+        let second = Store::new(flowstone_store::StoreConfig::new(vec![dir.clone()]));
+        let (elsewhere, elsewhere_ear) = fill(&second, 0).await;
+        control.fail_next(machine, DiskOperation::Sync, "/data/topic-0/", 1);
         append(&log, batch(30, 300_000)); // Too large for the journal: its segment is flushed.
+        append(&other, batch(30, 10));
         ear.until(|ear| ear.failed.borrow().is_some()).await;
+        other_ear.until(|ear| ear.failed.borrow().is_some()).await;
         sleep(Duration::from_mins(2)).await;
-        assert_eq!(
-            (ear.durable.get(), log.durable_end(), log.log_end()),
-            (COUNT, Offset(COUNT), Offset(COUNT))
-        );
-        assert!(matches!(log.state(), LogState::Failed(_)));
-        let refused = log.append(batch(31, 10), Origin::Client, LeaderEpoch(0), wall_clock());
-        assert!(matches!(refused, Err(AppendError::Offline(_))), "{refused:?}");
-        assert_eq!(numbers(&read_all(&log, 1 << 20).await).len() as i64, COUNT);
-        append(&other, batch(30, 300_000));
-        other_ear.until_durable(COUNT + 1).await;
+        for (log, ear) in [(&log, &ear), (&other, &other_ear)] {
+            assert_eq!((ear.durable.get(), log.durable_end()), (COUNT, Offset(COUNT)));
+            assert!(matches!(log.state(), LogState::Failed(_)));
+            let refused = log.append(batch(31, 10), Origin::Client, LeaderEpoch(0), wall_clock());
+            assert!(matches!(refused, Err(AppendError::Offline(_))), "{refused:?}");
+            let read = log.read(Offset(0), Offset(COUNT), 1 << 20, true).await;
+            assert!(matches!(read, Err(ReadError::Storage(_))), "{read:?}");
+        }
+        assert!(try_open(&store, "topic", 2, config()).await.is_err());
+        assert!(store.shutdown().await.is_err());
+        append(&elsewhere, batch(30, 300_000));
+        elsewhere_ear.until_durable(COUNT + 1).await;
+        assert!(dir.failure().is_none());
     });
 }
 

@@ -98,14 +98,18 @@ async fn check(log: &Log, promised: i64) {
     let end = log.durable_end().0;
     assert!(end >= promised, "{promised} were acknowledged, {end} are there");
     assert!(end <= log.log_end().0);
-    let bytes = read_all_below(log, Offset(end)).await;
+    let Some(bytes) = read_all_below(log, Offset(end)).await else { return };
     assert_eq!(numbers(&bytes), (0..end as u64).collect::<Vec<_>>());
 }
 
-async fn read_all_below(log: &Log, below: Offset) -> Vec<u8> {
+/// All below an offset; nothing where the log is offline meanwhile.
+async fn read_all_below(log: &Log, below: Offset) -> Option<Vec<u8>> {
     let (mut all, mut next) = (Vec::new(), log.log_start());
     while next < below {
-        let out = log.read(next, below, 20_000, true).await.unwrap();
+        let out = match log.read(next, below, 20_000, true).await {
+            Err(_) if matches!(log.state(), LogState::Failed(_)) => return None,
+            out => out.unwrap(),
+        };
         assert!(out.bytes > 0, "something is at {next}");
         let bytes = out.parts.concat();
         for found in flowstone_batch::batches(&bytes) {
@@ -116,7 +120,7 @@ async fn read_all_below(log: &Log, below: Offset) -> Vec<u8> {
         }
         all.extend(bytes);
     }
-    all
+    Some(all)
 }
 
 fn lives(seed: u64, config: &LogConfig, end: fn(&Control, MachineId, u64)) {
@@ -156,8 +160,11 @@ fn written_logs_survive_kills() {
     }
 }
 
+/// Apache Kafka, `LogDirFailureChannel`: the directory goes offline. A disk may drop its cache when a flush fails, and
+/// with it what other files had written: their own flushes then succeed, and prove nothing.
 #[test]
-fn a_failed_write_or_flush_ends_its_log_and_no_other_and_loses_nothing() {
+fn a_failed_write_or_flush_ends_its_directory_and_loses_nothing() {
+    let mut failed = 0;
     for seed in seeds(25) {
         let world = World::new(seed);
         let machine = world.machine("node");
@@ -169,15 +176,16 @@ fn a_failed_write_or_flush_ends_its_log_and_no_other_and_loses_nothing() {
             world.run_for(Duration::from_millis(40));
             let kind = if seed % 2 == 0 { DiskOperation::Sync } else { DiskOperation::Write };
             world.fail_next(machine, kind, "topic-1/", 1);
-            let before = promised[0].get();
             world.run_for(Duration::from_millis(100));
-            assert!(
-                promised[0].get() > before || !world.is_running(machine),
-                "the other logs go on"
-            );
+            let all = || promised.iter().map(Cell::get).collect::<Vec<_>>();
+            let before = all();
+            world.run_for(Duration::from_millis(50));
+            assert_eq!(all(), before, "nothing is acknowledged in the directory after the failure");
+            failed += u32::from(world.is_running(machine));
             if (seed + round) % 3 == 0 { world.crash(machine) } else { world.power_loss(machine) }
         }
     }
+    assert!(failed > 0);
 }
 
 /// One log: what is there is served, and must stay; then some more, until it fails.
@@ -290,7 +298,7 @@ fn a_full_disk_stops_writes_and_space_brings_them_back() {
             assert!(ear.stalled.get());
             let durable = log.durable_end();
             assert!(durable > Offset(0));
-            let read = read_all_below(&log, durable).await;
+            let read = read_all_below(&log, durable).await.unwrap();
             assert_eq!(numbers(&read).len() as i64, durable.0, "reading goes on");
             control.set_capacity(machine, None);
             ear.until_durable(end as i64).await;

@@ -67,6 +67,9 @@ pub async fn handle(
             Ok(_) => {}
             Err(_) => result.error_code = ErrorCode::KafkaStorageError as i16,
         }
+        if dir.failure().is_some() {
+            result.error_code = ErrorCode::KafkaStorageError as i16;
+        }
         results.push(result);
     }
     DescribeLogDirsResponse::default().with_results(results)

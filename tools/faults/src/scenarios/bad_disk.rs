@@ -1,8 +1,7 @@
 //! S14 and S16: a disk whose flush fails once, and one that cannot read back a block.
 //!
 //! The flush that fails leaves what it should have flushed in the disk's cache, where the next one finds
-//! it. A disk that forgets its whole cache with a failed flush would take from other logs, too, what their
-//! own flushes then call durable: that ends one log here, and should end all of the directory.
+//! it; or the disk forgets its cache with it, and what other logs had written there is gone as well.
 
 use std::path::Path;
 use std::thread::sleep;
@@ -14,7 +13,7 @@ use super::known::{self, Served};
 use super::power::{rolling, small};
 use crate::client::{Client, create_topic};
 use crate::load::{Load, Plan};
-use crate::stage::{FileSystem, Kind, Stage};
+use crate::stage::{AfterFailure, FileSystem, Kind, Stage};
 
 const DISK_BYTES: u64 = 512 << 20;
 /// With room for a generation of power losses.
@@ -24,8 +23,6 @@ const ROUNDS: u32 = 10;
 const ROUNDS_QUICK: u32 = 1;
 /// How long the failure may take to be met.
 const MET_WITHIN: Duration = Duration::from_secs(20);
-/// How long clients go on after it.
-const GO_ON: Duration = Duration::from_millis(1_500);
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
 /// S14: one flush fails, the next ones succeed, and the power is cut later.
@@ -33,19 +30,31 @@ pub fn flush_fails_once(stage: &mut Stage) -> anyhow::Result<()> {
     for round in 0..stage.rounds(ROUNDS_QUICK, ROUNDS) {
         // Without a journal the file system goes on as if nothing had been; with one it stops.
         for options in [&["-O", "^has_journal"][..], &[]] {
-            one_failed_flush(stage, round, options)
-                .with_context(|| format!("round {}, mkfs.ext4 {}", round + 1, options.join(" ")))?;
+            for then in [AfterFailure::Keeps, AfterFailure::Forgets] {
+                one_failed_flush(stage, round, options, then).with_context(|| {
+                    format!(
+                        "round {}, mkfs.ext4 {}, the disk {then:?}",
+                        round + 1,
+                        options.join(" ")
+                    )
+                })?;
+            }
         }
     }
     Ok(())
 }
 
-fn one_failed_flush(stage: &mut Stage, round: u32, options: &[&str]) -> anyhow::Result<()> {
+fn one_failed_flush(
+    stage: &mut Stage,
+    round: u32,
+    options: &[&str],
+    then: AfterFailure,
+) -> anyhow::Result<()> {
     let mut disk = FileSystem::make_failing(stage.folder(), Kind::Ext4, DISK_BYTES, options)?;
     let mut launch = stage.launch_on(disk.path().join("data"));
     let journal = *stage.random.pick(&[0, 16 << 20]);
     launch.set("flowstone.journal.bytes", &journal.to_string());
-    let daemon = launch.start()?;
+    let mut daemon = launch.start()?;
     // Small batches, which the journal takes; and large ones, which are flushed in their segments.
     let plans = [small(round), Plan { value_bytes_max: 100_000, ..rolling("large".to_owned(), 0) }];
     let loads = plans.map(|plan| Load::start(launch.address(), plan));
@@ -53,29 +62,27 @@ fn one_failed_flush(stage: &mut Stage, round: u32, options: &[&str]) -> anyhow::
     loads[0].wait_for_more(100, MET_WITHIN)?;
     sleep(Duration::from_millis(stage.random.between(0, 500)));
     let before: u64 = loads.iter().map(Load::acknowledged).sum();
-    disk.beneath().fail_next_flush();
+    disk.beneath().fail_next_flush(then);
     let until = Instant::now() + MET_WITHIN;
     while disk.beneath().flushes_failed() == 0 {
         ensure!(Instant::now() < until, "no flush reached the disk");
         sleep(Duration::from_millis(1));
     }
-    sleep(GO_ON);
+    // Its only directory is offline, as Apache Kafka would have it: it answers so, and ends.
+    let status = daemon.ends(MET_WITHIN)?;
+    let said = daemon.said();
+    ensure!(status.code() == Some(1), "it ends with {status}");
+    ensure!(said.contains("is offline: "), "it does not say why it ends:\n{said}");
     let after: u64 = loads.iter().map(Load::acknowledged).sum();
     stage.count("flushes_failed", 1);
     stage.count("acknowledged_before", before);
     stage.count("acknowledged_after", after - before);
-    if loads.iter().any(|load| load.refusals().iter().any(|it| it.contains("STORAGE"))) {
-        stage.count("times_told", 1);
-    }
     if options.is_empty() {
         // What only pages and the disk's cache still had is gone.
-        daemon.freeze()?;
         disk.cut_power()?;
-        daemon.kill()?;
         disk.power_on()?;
     } else {
         // No file system without a journal survives a power loss.
-        daemon.kill()?;
         disk.repair()?;
     }
     let daemon = launch.start()?;

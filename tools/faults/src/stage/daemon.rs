@@ -224,6 +224,14 @@ impl Daemon {
         Ok(())
     }
 
+    /// Waits for it to end by itself; its status.
+    pub fn ends(&mut self, at_most: Duration) -> anyhow::Result<ExitStatus> {
+        match wait(&mut self.child, at_most)? {
+            Some(status) => Ok(status),
+            None => bail!("it goes on:\n{}", tail(&self.log, self.log_from)),
+        }
+    }
+
     /// SIGTERM, and the status with which it ended.
     pub fn stop(mut self) -> anyhow::Result<ExitStatus> {
         self.signal(Signal::TERM)?;

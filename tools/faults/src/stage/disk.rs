@@ -47,11 +47,20 @@ struct Faults {
     /// Written and not flushed, by block.
     cache: BTreeMap<u64, Box<[u8]>>,
     /// The next flush fails.
-    fail_next: bool,
+    fail_next: Option<AfterFailure>,
     flushes_failed: u32,
     /// Reads of these bytes fail.
     bad: Vec<Range<u64>>,
     reads_failed: u32,
+}
+
+/// What a disk does with its cache when a flush fails.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AfterFailure {
+    /// It keeps it: the next flush puts all of it into the medium.
+    Keeps,
+    /// It forgets it: the next flush succeeds, and what was written before is gone.
+    Forgets,
 }
 
 impl Disk {
@@ -80,8 +89,8 @@ impl Disk {
     }
 
     /// The next flush fails and puts nothing into the medium; the one after it succeeds.
-    pub fn fail_next_flush(&self) {
-        self.state.faults().fail_next = true;
+    pub fn fail_next_flush(&self, then: AfterFailure) {
+        self.state.faults().fail_next = Some(then);
     }
 
     /// How many flushes failed.
@@ -174,8 +183,13 @@ impl State {
     }
 
     fn flush(&self, faults: &mut Faults) -> io::Result<()> {
-        if !faults.cache.is_empty() && std::mem::take(&mut faults.fail_next) {
+        if !faults.cache.is_empty()
+            && let Some(then) = faults.fail_next.take()
+        {
             faults.flushes_failed += 1;
+            if then == AfterFailure::Forgets {
+                faults.cache.clear();
+            }
             return Err(rustix::io::Errno::IO.into());
         }
         let cache = std::mem::take(&mut faults.cache);

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 pub use daemon::{Daemon, Launch};
+pub use disk::AfterFailure;
 pub use filesystem::{FileSystem, Kind, run};
 pub use random::Random;
 

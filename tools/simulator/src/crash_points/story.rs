@@ -22,6 +22,8 @@ use crate::seeds::Stats;
 
 /// The one log directory.
 pub const DATA: &str = "/data";
+/// Makes ids that differ as random ones do.
+const FAR_APART: u128 = 0x9e37_79b9_7f4a_7c15_f39c_c060_5ced_c835;
 /// Virtual time of each life; long enough for its writers.
 const LIFE: Duration = Duration::from_secs(3);
 
@@ -339,7 +341,7 @@ pub async fn open_log(
 ) -> Result<Log, StorageError> {
     let spec = LogSpec {
         topic: format!("topic-{partition}").into(),
-        id: PartitionId { topic: Uuid(100 + u128::from(life)), index: 0 },
+        id: PartitionId { topic: Uuid((100 + u128::from(life)).wrapping_mul(FAR_APART)), index: 0 },
         config: plan.config.clone(),
         leader_epoch: LeaderEpoch(boot as i32),
     };
