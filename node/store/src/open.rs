@@ -272,9 +272,9 @@ impl Loader<'_> {
         let (end, (ended, good)) = (scan.next_offset(), scan.ended());
         let is_whole = ended == End::Clean && good == planned.file_bytes;
         let lacks = match (self.known, next_base) {
-            (Some(known), None) => end < known,
             // Compaction leaves gaps, at a segment's end too, but no bytes that are no batch.
-            (Some(known), Some(next)) => end < known.min(next) && !is_whole,
+            (Some(known), Some(next)) if ended == End::Clean => !is_whole && end < known.min(next),
+            (Some(known), _) => end < known, // The log would end here.
             // A clean shutdown cuts each file to its batches.
             (None, _) => self.is_clean && !is_whole,
         };

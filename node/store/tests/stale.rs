@@ -203,7 +203,7 @@ fn batches_behind_a_cut_do_not_come_back_when_the_segment_grows_over_them() {
         let logs = [open_life(&store, 0, 1).await];
         fill(&logs, 1, 40, |_| ()).await;
         store.shutdown().await.unwrap(); // All of it is in the segment.
-        let allowed = Path::new("/data/topic-0").join(flowstone_log::names::CUT_ALLOWED);
+        let allowed = Path::new("/data/topic-0").join(names::CUT_ALLOWED);
         fs::write_atomic(&allowed, Vec::new()).await.unwrap();
     });
     let path = Path::new("/data/topic-0/00000000000000000000.log");
@@ -296,7 +296,7 @@ fn a_frame_of_an_earlier_use_is_not_redone() {
                 batch[..8].copy_from_slice(&offset.to_be_bytes()); // The base offset,
                 batch[12..16].copy_from_slice(&0_i32.to_be_bytes()); // and the leader's epoch.
                 let place = Place {
-                    topic_id: Uuid(1),
+                    topic_id: Uuid(FAR_APART),
                     topic: "topic",
                     index: 0,
                     segment: Offset::ZERO,
