@@ -58,7 +58,8 @@ pub(super) fn whole(
 ) -> anyhow::Result<Vec<(i64, RecordId)>> {
     let mut link = Link::new(shared);
     let until = Instant::now() + settle_max;
-    let (mut log, mut next) = (Vec::new(), 0);
+    // What retention had taken may be back: its removal is not flushed at once, and nothing is promised of it.
+    let (mut log, mut next) = (Vec::new(), shared.partition(partition).history.start());
     loop {
         let read = look(shared, &mut link, partition, next);
         let broken = super::lock(&shared.broken).clone();
