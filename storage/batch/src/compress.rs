@@ -4,6 +4,7 @@
 //! inflating allocates in proportion to what it really produced, never to what a frame declares,
 //! and stops at the limit.
 
+use alloc::vec;
 use alloc::vec::Vec;
 // The codecs write to `std::io` traits; nothing else of the crate can name std.
 extern crate std;
@@ -45,8 +46,10 @@ impl Limits {
     }
 }
 
-/// Bytes given to a decompressor at first: it asks for more, four times as much each time.
+/// Bytes given to a decompressor at first: zstd asks for more, four times as much each time.
 const FIRST_BYTES: usize = 64 << 10;
+/// What becomes of data up to so many times is inflated as it comes; of more, how much it is is found out first.
+const FIRST_RATIO: usize = 16;
 /// What snappy-java opens its stream with: name, version 1, readable from version 1.
 const XERIAL_HEADER: [u8; 16] = *b"\x82SNAPPY\0\0\0\0\x01\0\0\0\x01";
 /// Bytes of the name, by which a framed stream is told from a raw block.
@@ -66,6 +69,11 @@ pub(crate) fn inflate(codec: Codec, data: &[u8], limits: &Limits) -> Result<Vec<
         Codec::Lz4 => lz4::inflate(data, limit),
         Codec::Zstd => unzstd(data, limit),
     }
+}
+
+/// Bytes that may be made of `data` before it is known how many there will be.
+pub(crate) fn first_bytes(data: &[u8], limit: usize) -> usize {
+    data.len().saturating_mul(FIRST_RATIO).max(FIRST_BYTES).min(limit)
 }
 
 /// Compresses a record array; `level` by the codec's own scale, `None` for its default. Snappy has
@@ -100,13 +108,30 @@ pub(crate) fn deflate(codec: Codec, level: Option<i32>, data: &[u8]) -> Vec<u8> 
 }
 
 fn gunzip(data: &[u8], limit: usize) -> Result<Vec<u8>, BatchError> {
-    let mut out = Vec::with_capacity(data.len().saturating_mul(4).min(limit).min(FIRST_BYTES));
-    // One byte more than the limit tells what ends there from what goes on.
-    let mut decoder = MultiGzDecoder::new(data).take(limit as u64 + 1);
-    decoder
-        .read_to_end(&mut out)
-        .map_err(|_| BatchError::Compression(Codec::Gzip, "not a gzip stream, or cut"))?;
-    if out.len() > limit { Err(BatchError::Bomb { limit }) } else { Ok(out) }
+    let bad = |_| BatchError::Compression(Codec::Gzip, "not a gzip stream, or cut");
+    let first = first_bytes(data, limit);
+    let mut out = Vec::new();
+    let mut decoder = MultiGzDecoder::new(data);
+    // One byte more than it may be tells what ends there from what goes on.
+    decoder.by_ref().take(first as u64 + 1).read_to_end(&mut out).map_err(bad)?;
+    if out.len() <= first {
+        return Ok(out);
+    }
+    // A rare batch, or a bomb: counted before there is room for it.
+    let (mut bytes, mut scratch) = (out.len(), vec![0; FIRST_BYTES]);
+    while bytes <= limit {
+        match decoder.read(&mut scratch).map_err(bad)? {
+            0 => break,
+            more => bytes += more,
+        }
+    }
+    if bytes > limit {
+        return Err(BatchError::Bomb { limit });
+    }
+    drop(out);
+    out = vec![0; bytes];
+    MultiGzDecoder::new(data).read_exact(&mut out).map_err(bad)?;
+    Ok(out)
 }
 
 /// Snappy-java's framing, or one raw block as librdkafka and franz-go write it.

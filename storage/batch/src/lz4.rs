@@ -8,6 +8,7 @@ use alloc::vec;
 use alloc::vec::Vec;
 use twox_hash::XxHash32;
 
+use crate::compress::first_bytes;
 use crate::error::BatchError;
 use crate::header::Codec;
 
@@ -16,8 +17,6 @@ const BLOCK_BYTES: usize = 64 << 10; // What the Java client writes.
 const UNCOMPRESSED: u32 = 1 << 31;
 /// Linked blocks refer back at most this far.
 const WINDOW_BYTES: usize = 64 << 10;
-/// A block's byte of match length makes at most 255 bytes; the rest is its first token.
-const RATIO_MAX: usize = 255;
 
 const VERSION_MASK: u8 = 0b1100_0000;
 const VERSION: u8 = 0b0100_0000;
@@ -53,7 +52,11 @@ pub(crate) fn inflate(data: &[u8], limit: usize) -> Result<Vec<u8>, BatchError> 
     if checksum != (XxHash32::oneshot(0, descriptor) >> 8) as u8 {
         return Err(bad("the frame descriptor's checksum"));
     }
-    let mut out = Vec::new();
+    let total = bytes_made(rest, flags);
+    if total > limit {
+        return Err(BatchError::Bomb { limit });
+    }
+    let mut out = Vec::with_capacity(total.min(first_bytes(data, limit)));
     loop {
         let word = take_u32(&mut rest)?;
         if word == 0 {
@@ -68,14 +71,18 @@ pub(crate) fn inflate(data: &[u8], limit: usize) -> Result<Vec<u8>, BatchError> 
         if flags & BLOCK_CHECKSUM != 0 && take_u32(&mut rest)? != XxHash32::oneshot(0, block) {
             return Err(bad("a block's checksum"));
         }
+        let made = if word & UNCOMPRESSED == 0 { block_bytes_made(block) } else { len };
+        if made > block_bytes_max {
+            return Err(bad("a block above the frame's block size"));
+        }
+        if out.capacity() - out.len() < made {
+            // What came so far was as it said: the rest may have its room, once.
+            out.reserve_exact(total - out.len());
+        }
         if word & UNCOMPRESSED != 0 {
-            if len > limit - out.len() {
-                return Err(BatchError::Bomb { limit });
-            }
             out.extend_from_slice(block);
         } else {
-            let linked = flags & INDEPENDENT == 0;
-            inflate_block(block, linked, block_bytes_max, limit, &mut out)?;
+            inflate_block(block, flags & INDEPENDENT == 0, made, &mut out)?;
         }
     }
     if content_size.is_some_and(|size| size != out.len() as u64) {
@@ -90,27 +97,62 @@ pub(crate) fn inflate(data: &[u8], limit: usize) -> Result<Vec<u8>, BatchError> 
 fn inflate_block(
     block: &[u8],
     linked: bool,
-    block_bytes_max: usize,
-    limit: usize,
+    made: usize,
     out: &mut Vec<u8>,
 ) -> Result<(), BatchError> {
     let start = out.len();
-    let could = block.len().saturating_mul(RATIO_MAX).min(block_bytes_max);
-    let room = could.min(limit - start);
-    out.resize(start + room, 0);
+    out.resize(start + made, 0);
     let (before, target) = out.split_at_mut(start);
     let window = if linked { &before[start.saturating_sub(WINDOW_BYTES)..] } else { &[] };
     match lz4_flex::block::decompress_into_with_dict(block, target, window) {
-        Ok(bytes) => {
-            out.truncate(start + bytes);
-            Ok(())
-        }
-        // Too little room is a bomb only where the limit, not the format, made it little.
-        Err(lz4_flex::block::DecompressError::OutputTooSmall { .. }) if room < could => {
-            Err(BatchError::Bomb { limit })
-        }
-        Err(_) => Err(bad("a block")),
+        Ok(bytes) if bytes == made => Ok(()),
+        Ok(_) | Err(_) => Err(bad("a block")),
     }
+}
+
+/// Bytes that the blocks of a frame will make, found by their lengths alone; of what is cut or damaged, some number.
+fn bytes_made(mut rest: &[u8], flags: u8) -> usize {
+    let mut total = 0_usize;
+    while let Ok(word) = take_u32(&mut rest)
+        && word != 0
+        && let Some((block, after)) = rest.split_at_checked((word & !UNCOMPRESSED) as usize)
+    {
+        let made = if word & UNCOMPRESSED == 0 { block_bytes_made(block) } else { block.len() };
+        total = total.saturating_add(made);
+        rest = after.get(if flags & BLOCK_CHECKSUM == 0 { 0 } else { 4 }..).unwrap_or_default();
+    }
+    total
+}
+
+/// Bytes that a compressed block will make: its literals, and its matches of four and more.
+fn block_bytes_made(mut block: &[u8]) -> usize {
+    const MATCH_MIN: usize = 4;
+    let mut total = 0_usize;
+    while let Some((token, rest)) = block.split_first() {
+        block = rest;
+        let literals = length(token >> 4, &mut block);
+        total = total.saturating_add(literals);
+        // The last sequence has literals only.
+        let Some(after) = block.get(literals..).and_then(|rest| rest.get(2..)) else { break };
+        block = after;
+        total = total.saturating_add(length(token & 15, &mut block) + MATCH_MIN);
+    }
+    total
+}
+
+/// A length: four bits, and where all of them are set, bytes that are added up to the first below 255.
+fn length(bits: u8, block: &mut &[u8]) -> usize {
+    let mut length = usize::from(bits);
+    if bits == 15 {
+        while let Some((byte, rest)) = block.split_first() {
+            *block = rest;
+            length += usize::from(*byte);
+            if *byte < 255 {
+                break;
+            }
+        }
+    }
+    length
 }
 
 /// One frame as the Java client writes it: independent blocks of 64 KiB, no checksums but the

@@ -97,3 +97,24 @@ fn memory_is_counted() {
     let held = most_held(|| drop(vec![1u8; 100_000]));
     assert!((100_000..101_000).contains(&held), "{held}");
 }
+
+/// S40. What is refused must not have been held first: a gzip bomb of 780 KB took 394 MiB for a moment.
+#[test]
+fn bombs_are_refused_within_a_multiple_of_their_bytes() {
+    use flowstone_batch::{BatchBuilder, Codec, Limits, Rules, check};
+    use flowstone_types::{Offset, Timestamp};
+    let value = vec![0; 24 << 20];
+    for codec in [Codec::Gzip, Codec::Lz4] {
+        let mut bomb = BatchBuilder::new(Offset(0)).compressed(codec, None);
+        bomb.push(Timestamp(0), None, Some(&value), &[]);
+        let bomb = bomb.build();
+        let limits = Limits { ratio_max: 200, floor_bytes: 0, ..Limits::default() };
+        let rules = Rules { limits, inspect_compressed: true, ..Rules::default() };
+        let held = most_held(|| {
+            let checked = check(bomb.clone(), &rules, Timestamp(0));
+            assert!(checked.is_err(), "{codec:?}");
+        });
+        let allowed = 64 * bomb.len() + (256 << 10);
+        assert!(held <= allowed, "{codec:?}: {held} bytes for {}, {allowed} allowed", bomb.len());
+    }
+}
