@@ -200,16 +200,21 @@ impl MetadataLog {
                 // Who waits for a commit waits for it at `partition`, and applies what it appended.
                 Effect::Committed(_) | Effect::LeaderChanged { .. } => {}
                 Effect::TakeSnapshot { id, last_timestamp } => match image {
-                    Some(image) => {
-                        let file = self.take_snapshot(id, last_timestamp, image).await?;
-                        effects.extend(self.tell(Input::SnapshotTaken(file)));
-                    }
+                    Some(image) => match self.take_snapshot(id, last_timestamp, image).await {
+                        Ok(file) => effects.extend(self.tell(Input::SnapshotTaken(file))),
+                        Err(why) => {
+                            self.asked.set(Some(id)); // There may be space for it later.
+                            return Err(why);
+                        }
+                    },
                     None => self.asked.set(Some(id)),
                 },
                 Effect::DropBefore(id) => {
-                    self.drop_before(id).await?;
+                    let dropped = self.drop_before(id).await;
+                    // Or Raft would never ask again; what is left goes with the next ones.
                     let log_bytes = self.partition.log.size();
                     effects.extend(self.tell(Input::Dropped { log_bytes }));
+                    dropped?;
                 }
                 Effect::Fault(fault) => bail!(fault),
                 Effect::Truncate { .. }

@@ -154,6 +154,35 @@ fn a_metadata_record_waits_for_space_and_is_applied() {
     });
 }
 
+/// A snapshot of the metadata log finds no space when it is due: it is taken once there is some, and neither the full
+/// disk nor a power cut behind it takes anything from the cluster's state.
+#[test]
+fn a_metadata_snapshot_that_finds_no_space_is_taken_later() {
+    /// `metadata.log.max.snapshot.interval.ms`, and some time to look.
+    const DUE: Duration = Duration::from_secs(3_700);
+    Asker::with(1, |broker| async move {
+        assert_eq!(broker.create("kept", &[]).await, Some(ErrorCode::None));
+        let snapshots = || {
+            let files = broker.control.files(broker.machine).into_keys();
+            files.filter(|path| path.to_string_lossy().ends_with(".checkpoint")).count()
+        };
+        let before = snapshots();
+        let used = broker.control.disk_used(broker.machine);
+        broker.control.set_capacity(broker.machine, Some(used));
+        sleep(DUE).await;
+        assert_eq!(snapshots(), before, "there was no space for it");
+        let topics = broker.topics().await;
+        assert!(topics.iter().any(|(name, _)| name == "kept"));
+        broker.control.set_capacity(broker.machine, None);
+        sleep(Duration::from_secs(10)).await;
+        assert_eq!(snapshots(), before + 1, "not tried again");
+        broker.control.power_loss(broker.machine);
+        start(&broker.control, broker.machine, 1, MEMORY_BYTES);
+        broker.reached().await;
+        assert_eq!(broker.topics().await, topics);
+    });
+}
+
 /// Retention makes space while a decision waits for it: neither waits for the other.
 #[test]
 fn retention_makes_the_space_that_a_decision_waits_for() {
