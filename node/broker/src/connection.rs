@@ -16,6 +16,7 @@ use crate::life::Stage;
 use crate::listener::DOOR_SHARD;
 use crate::replies::Replies;
 use crate::shard::Shard;
+use crate::standing::Standing;
 use bytes::Bytes;
 use flowstone_runtime::{self as runtime, Detached, now, spawn};
 use flowstone_types::Instant;
@@ -168,6 +169,7 @@ async fn requests(
 ) -> Result<usize, End> {
     let replies = &handle.replies;
     let budget = Budget::new(CONNECTION_BYTES_MAX);
+    let mut standing = Standing::default();
     loop {
         let Frame { bytes: frame, arrived } = frames.next(&handle.socket).await?;
         handle.working.set(true);
@@ -186,7 +188,7 @@ async fn requests(
             replies.drained().await.map_err(End::Replies)?;
         }
         // Boxed: a connection that waits for its next request would carry 5 KiB for nothing.
-        let pending = Box::pin(api::answer(shard, state, request)).await;
+        let pending = Box::pin(api::answer(shard, state, &mut standing, request)).await;
         replies.push(pending, held);
         handle.working.set(false);
         handle.last_used.set(now());

@@ -24,6 +24,19 @@ pub struct Wanted<K> {
     pub last_fetched_epoch: i32,
 }
 
+impl<K> Wanted<K> {
+    /// The same of a partition that is known otherwise.
+    pub fn without_key(&self) -> Wanted<()> {
+        Wanted {
+            key: (),
+            offset: self.offset,
+            max_bytes: self.max_bytes,
+            current_leader_epoch: self.current_leader_epoch,
+            last_fetched_epoch: self.last_fetched_epoch,
+        }
+    }
+}
+
 /// What a partition's last answer said, to leave it out where nothing changed.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Said {

@@ -29,6 +29,7 @@ mod refusal;
 mod replies;
 mod settings;
 mod shard;
+mod standing;
 mod start;
 mod topics;
 

@@ -30,8 +30,14 @@ pub enum Uncommitted {
     Lost,
 }
 
-/// Called when a waiting fetch should look again; may lead to another shard.
-pub type Wake = Box<dyn FnOnce()>;
+/// A fetch that waits.
+pub trait Woken {
+    /// It should look again; may lead to another shard.
+    fn wake(self: Rc<Self>);
+}
+
+/// Told when a waiting fetch should look again.
+pub type Wake = Rc<dyn Woken>;
 
 /// What happened to one partition since this node started, for the metrics of its topic.
 #[derive(Default)]
@@ -145,7 +151,7 @@ impl Waits {
                 Effect::Acknowledge { ack, outcome } => {
                     let _ = ack.send(outcome.map_err(Uncommitted::from));
                 }
-                Effect::Wake(wake) => wake(),
+                Effect::Wake(wake) => wake.wake(),
                 // The replica is asked for it; the store began the epoch when it opened the log.
                 Effect::HighWatermark(_) | Effect::BeginEpoch(_) => {}
                 Effect::AlterPartition(_)

@@ -79,6 +79,14 @@ impl<T: 'static> Answer<T> {
 }
 
 impl Shard {
+    /// Sends `job` to shard `to` without waiting for it to be in its mailbox.
+    pub fn dispatch(self: &Rc<Self>, to: usize, job: Job) {
+        if let Err(job) = self.peers.mailers[to].send(job) {
+            let shard = Rc::clone(self);
+            spawn(async move { shard.peers.send(to, job).await });
+        }
+    }
+
     /// Says to the others whether there is room in this shard's store: after each append.
     pub fn tell_room(&self) {
         let full = &self.peers.full[self.index];
@@ -124,8 +132,7 @@ impl Shard {
             let shard = Rc::clone(shard);
             spawn(async move {
                 let answer: Box<dyn Any + Send> = Box::new(working.await);
-                let reply: Job = Box::new(move |home| home.peers.answered(key, answer));
-                shard.peers.send(home, reply).await;
+                shard.dispatch(home, Box::new(move |home| home.peers.answered(key, answer)));
             });
         });
         self.peers.send(to, job).await;

@@ -1,15 +1,20 @@
 //! Reading many partitions, wherever they live, until there is enough.
 //!
-//! One look at each partition's owner; where that is too little, a wake-up is left at each, and the
-//! next look comes when one of them moved, until the time is over. Nobody polls.
+//! One look at each partition; where that is too little, a wake-up is left at each that has nothing,
+//! and the next look comes when one of them moved, until the time is over. Nobody polls. What lives on
+//! this shard is looked at in place, by what the connection has standing there; every other shard is
+//! asked once a look, for all its partitions.
 
+use crate::api::fetch::Key;
+use crate::client::Client;
 use crate::fetch_session::Wanted;
-use crate::partition::{Partition, Wake, add};
+use crate::partition::{Partition, Wake, Woken, add};
 use crate::refusal::Refusal;
 use crate::shard::Shard;
+use crate::standing::{Place, Standing};
 use bytes::Bytes;
 use flowstone_partition::WaitKey;
-use flowstone_runtime::{deadline, local::Notify, now, spawn};
+use flowstone_runtime::{deadline, local::Notify, now};
 use flowstone_types::{Instant, LeaderEpoch, Offset, PartitionId};
 use flowstone_wire::ErrorCode;
 use std::cell::{Cell, RefCell};
@@ -53,7 +58,7 @@ pub struct Appetite {
     pub max_bytes: usize,
 }
 
-/// One partition to look at; `place` says where its look goes.
+/// One partition of another shard to look at; `place` says where its look goes.
 #[derive(Clone)]
 struct Task {
     place: usize,
@@ -108,61 +113,44 @@ impl Tickets {
     }
 }
 
-/// Looks at `partitions` until the appetite is met; an error or a divergence is told at once.
+/// Looks at the partitions of `wanted` until the appetite is met; an error or a divergence is told
+/// at once.
 pub async fn read(
     shard: &Rc<Shard>,
-    partitions: Vec<Result<(PartitionId, Wanted<()>), Refusal>>,
+    client: &Client,
+    standing: &mut Standing,
+    wanted: &[Wanted<Key>],
     appetite: Appetite,
 ) -> Vec<Look> {
-    let mut by_owner: BTreeMap<usize, Vec<Task>> = BTreeMap::new();
-    let mut unresolved = false;
-    let mut looks: Vec<Option<Look>> = Vec::with_capacity(partitions.len());
-    for (place, partition) in partitions.into_iter().enumerate() {
-        looks.push(match partition {
-            Ok((id, wanted)) => {
-                by_owner.entry(shard.owner_of(id)).or_default().push(Task { place, id, wanted });
-                None
-            }
-            Err(refusal) => {
-                unresolved = true;
-                Some(Err(refusal))
-            }
-        });
-    }
-    let moved = Rc::new(Notify::new());
-    let ticket = shard.tickets.take(&moved);
+    let keys = || wanted.iter().map(|wanted| &wanted.key);
+    standing.take_up(shard, client, keys());
+    let moved = Rc::clone(&standing.moved);
+    let mut afar = Afar { shard, ticket: None };
     loop {
+        if !standing.is_current(shard) {
+            standing.take_up(shard, client, keys());
+        }
         // Taken before the first look, so that no move between look and wait is missed.
         let next_move = moved.notified();
-        let mut room = Room { bytes: appetite.max_bytes, empty: true };
-        let mut found = 0;
-        let mut settled = unresolved || now() >= appetite.until;
-        let mut waits = Vec::new();
-        for (owner, tasks) in &by_owner {
-            let wait = !settled && found < appetite.min_bytes;
-            let seen = look_at(shard, *owner, tasks.clone(), room, wait, &moved, ticket).await;
-            for (place, look) in seen.looks {
-                match &look {
-                    Ok(got) => {
-                        found += got.bytes;
-                        room.fill(got.bytes);
-                        settled |= got.diverging.is_some();
-                    }
-                    Err(_) => settled = true,
-                }
-                looks[place] = Some(look);
-            }
-            waits.push((*owner, seen.waits));
-        }
-        settled |= found >= appetite.min_bytes;
+        let mut sum = Sum {
+            room: Room { bytes: appetite.max_bytes, empty: true },
+            found: 0,
+            wanted: appetite.min_bytes,
+            settled: now() >= appetite.until,
+        };
+        let mut looks = look_around(standing, wanted, &mut sum).await;
+        let waits = afar.look(standing, wanted, &mut looks, &mut sum).await;
+        let settled = sum.is_settled();
         if !settled {
             deadline(appetite.until, next_move).await;
         }
         for (owner, waits) in waits {
-            forget(shard, owner, waits).await;
+            if !waits.is_empty() {
+                forget(shard, owner, waits).await;
+            }
         }
         if settled {
-            shard.tickets.give_back(ticket);
+            standing.rest();
             return looks
                 .into_iter()
                 .map(|look| look.expect("every place was looked at"))
@@ -171,58 +159,148 @@ pub async fn read(
     }
 }
 
-async fn look_at(
-    shard: &Rc<Shard>,
-    owner: usize,
-    tasks: Vec<Task>,
+/// What one look around comes to.
+struct Sum {
     room: Room,
-    wait: bool,
-    moved: &Rc<Notify>,
-    ticket: u64,
-) -> Seen {
-    if owner == shard.index {
-        let moved = Rc::clone(moved);
-        let wake = move || -> Wake {
-            let moved = Rc::clone(&moved);
-            Box::new(move || moved.notify_all())
-        };
-        return look_here(shard, tasks, room, wait.then_some(&wake)).await;
-    }
-    let home = shard.index;
-    let work = move |owner: &Rc<Shard>| {
-        let owner = Rc::clone(owner);
-        async move {
-            let wake = || ring_from_afar(&owner, home, ticket);
-            look_here(&owner, tasks, room, wait.then_some(&wake)).await
+    found: usize,
+    wanted: usize,
+    /// There is something to be told at once.
+    settled: bool,
+}
+
+impl Sum {
+    fn add(&mut self, look: &Look) {
+        match look {
+            Ok(got) => {
+                self.found += got.bytes;
+                self.room.fill(got.bytes);
+                self.settled |= got.diverging.is_some();
+            }
+            Err(_) => self.settled = true,
         }
-    };
-    shard.call(owner, work).await
+    }
+
+    fn is_settled(&self) -> bool {
+        self.settled || self.found >= self.wanted
+    }
+}
+
+/// Looks at what lives here or cannot be found; the others' places stay empty.
+async fn look_around(
+    standing: &Standing,
+    wanted: &[Wanted<Key>],
+    sum: &mut Sum,
+) -> Vec<Option<Look>> {
+    let mut looks = Vec::with_capacity(wanted.len());
+    for (place, wanted) in standing.places().zip(wanted) {
+        let look = match place {
+            Err(refusal) => Err(refusal.clone()),
+            Ok(Place { here: None, .. }) => {
+                looks.push(None);
+                continue;
+            }
+            Ok(Place { here: Some(here), .. }) => match here.partition() {
+                Some(partition) => {
+                    // Left before reading: a move while we read must not be missed. One that has enough by
+                    // itself is not waited for.
+                    let has_more = wanted.offset < partition.high_watermark().0;
+                    if !(sum.is_settled() || has_more && sum.wanted <= 1) {
+                        here.wait(&partition);
+                    }
+                    look_into(&partition, wanted, sum.room).await
+                }
+                None => Err(ErrorCode::NotLeaderOrFollower.into()), // Deleted just now.
+            },
+        };
+        sum.add(&look);
+        looks.push(Some(look));
+    }
+    looks
+}
+
+/// The looks at other shards' partitions.
+struct Afar<'a> {
+    shard: &'a Rc<Shard>,
+    /// For the wake-ups there; taken where one is needed.
+    ticket: Option<u64>,
+}
+
+impl Drop for Afar<'_> {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket {
+            self.shard.tickets.give_back(ticket);
+        }
+    }
+}
+
+impl Afar<'_> {
+    /// Fills the places that are still empty; returns the wake-ups that were left, by owner.
+    async fn look(
+        &mut self,
+        standing: &Standing,
+        wanted: &[Wanted<Key>],
+        looks: &mut [Option<Look>],
+        sum: &mut Sum,
+    ) -> Vec<(usize, Vec<(PartitionId, WaitKey)>)> {
+        let mut by_owner: BTreeMap<usize, Vec<Task>> = BTreeMap::new();
+        for (place, (found, wanted)) in standing.places().zip(wanted).enumerate() {
+            if let Ok(Place { id, owner, here: None }) = found {
+                let task = Task { place, id: *id, wanted: wanted.without_key() };
+                by_owner.entry(*owner).or_default().push(task);
+            }
+        }
+        let mut waits = Vec::new();
+        for (owner, tasks) in by_owner {
+            let home = self.shard.index;
+            let shard = self.shard;
+            let moved = &standing.moved;
+            let ticket = (!sum.is_settled())
+                .then(|| *self.ticket.get_or_insert_with(|| shard.tickets.take(moved)));
+            let room = sum.room;
+            let work = move |owner: &Rc<Shard>| {
+                let wake = ticket.map(|ticket| ring_from_afar(owner, home, ticket));
+                let owner = Rc::clone(owner);
+                async move { look_there(&owner, tasks, room, wake).await }
+            };
+            let seen = shard.call(owner, work).await;
+            for (place, look) in seen.looks {
+                sum.add(&look);
+                looks[place] = Some(look);
+            }
+            waits.push((owner, seen.waits));
+        }
+        waits
+    }
 }
 
 /// A wake-up at this shard for a fetch that waits on shard `home`.
-fn ring_from_afar(shard: &Rc<Shard>, home: usize, ticket: u64) -> Wake {
-    let shard = Rc::clone(shard);
-    Box::new(move || {
-        spawn(async move {
-            let ring = move |home: &Rc<Shard>| home.tickets.ring(ticket);
-            shard.peers.send(home, Box::new(ring)).await;
-        });
-    })
+struct FromAfar {
+    shard: Rc<Shard>,
+    home: usize,
+    ticket: u64,
 }
 
-async fn look_here(
-    shard: &Shard,
-    tasks: Vec<Task>,
-    mut room: Room,
-    wake: Option<&dyn Fn() -> Wake>,
-) -> Seen {
+fn ring_from_afar(shard: &Rc<Shard>, home: usize, ticket: u64) -> Wake {
+    Rc::new(FromAfar { shard: Rc::clone(shard), home, ticket })
+}
+
+impl Woken for FromAfar {
+    fn wake(self: Rc<Self>) {
+        let ticket = self.ticket;
+        let ring = move |home: &Rc<Shard>| home.tickets.ring(ticket);
+        self.shard.dispatch(self.home, Box::new(ring));
+    }
+}
+
+async fn look_there(shard: &Shard, tasks: Vec<Task>, mut room: Room, wake: Option<Wake>) -> Seen {
     let mut seen = Seen { looks: Vec::with_capacity(tasks.len()), waits: Vec::new() };
     for Task { place, id, wanted } in tasks {
         let look = match shard.partition(id) {
             Ok(partition) => {
-                if let Some(wake) = wake {
+                if let Some(wake) = &wake {
                     // Left before reading: a move while we read must not be missed.
-                    seen.waits.extend(partition.await_data(wake()).map(|key| (id, key)));
+                    let key = partition.await_data(Rc::clone(wake));
+                    seen.waits.extend(key.map(|key| (id, key)));
                 }
                 look_into(&partition, &wanted, room).await
             }
@@ -237,7 +315,7 @@ async fn look_here(
 }
 
 /// One partition's answer (kafka-reference section 1.2, Fetch; KIP-320 for the epochs).
-async fn look_into(partition: &Partition, wanted: &Wanted<()>, room: Room) -> Look {
+async fn look_into<K>(partition: &Partition, wanted: &Wanted<K>, room: Room) -> Look {
     let traffic = &partition.traffic;
     add(&traffic.fetch_requests, 1);
     let look = find(partition, wanted, room).await;
@@ -248,7 +326,7 @@ async fn look_into(partition: &Partition, wanted: &Wanted<()>, room: Room) -> Lo
     look
 }
 
-async fn find(partition: &Partition, wanted: &Wanted<()>, room: Room) -> Look {
+async fn find<K>(partition: &Partition, wanted: &Wanted<K>, room: Room) -> Look {
     partition.check_epoch(wanted.current_leader_epoch)?;
     let log = &partition.log;
     let high_watermark = partition.high_watermark();
@@ -263,7 +341,7 @@ async fn find(partition: &Partition, wanted: &Wanted<()>, room: Room) -> Look {
         return Ok(found);
     }
     let from = Offset(wanted.offset);
-    if from < found.log_start || from > log.log_end() {
+    if from < found.log_start || (from > high_watermark && from > log.log_end()) {
         return Err(ErrorCode::OffsetOutOfRange.into());
     }
     let most = room.bytes.min(usize::try_from(wanted.max_bytes).unwrap_or(0));
@@ -277,9 +355,9 @@ async fn find(partition: &Partition, wanted: &Wanted<()>, room: Room) -> Look {
 
 /// "If the leader's log has no record of that epoch up to that offset, the two logs parted." An epoch
 /// that this log never came to cannot be answered so: as in Kafka, the consumer is out of range.
-fn diverging(
+fn diverging<K>(
     partition: &Partition,
-    wanted: &Wanted<()>,
+    wanted: &Wanted<K>,
 ) -> Result<Option<(LeaderEpoch, Offset)>, Refusal> {
     if wanted.last_fetched_epoch < 0 {
         return Ok(None);
@@ -300,9 +378,5 @@ async fn forget(shard: &Rc<Shard>, owner: usize, waits: Vec<(PartitionId, WaitKe
             }
         }
     };
-    if owner == shard.index {
-        forget(shard);
-    } else {
-        shard.peers.send(owner, Box::new(forget)).await;
-    }
+    shard.peers.send(owner, Box::new(forget)).await;
 }

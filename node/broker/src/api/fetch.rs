@@ -6,26 +6,57 @@
 use crate::client::Client;
 use crate::fetch_session::{Asked, Plan, Said, SessionError, Sessions, Wanted};
 use crate::reading::{self, Appetite, Look};
-use crate::refusal::Refusal;
 use crate::shard::Shard;
+use crate::standing::Standing;
 use bytes::Bytes;
 use flowstone_runtime::now;
-use flowstone_types::{PartitionId, Uuid};
+use flowstone_types::Uuid;
 use flowstone_wire::messages::fetch_response::{
     EpochEndOffset, FetchableTopicResponse, PartitionData,
 };
 use flowstone_wire::messages::{FetchRequest, FetchResponse, TopicName};
 use flowstone_wire::{ErrorCode, uuid_from_wire, uuid_to_wire};
+use std::hash::{Hash, Hasher};
 use std::rc::Rc;
 use std::time::Duration;
 
 /// How a consumer names a partition: by topic id since version 13, by name before. One that does
 /// not exist is kept as it was named, and answered so each time.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Eq, Debug)]
 pub struct Key {
-    topic: TopicName,
-    topic_id: Uuid,
-    index: i32,
+    /// Its topic's name; empty where the id is given.
+    pub topic: TopicName,
+    /// Its topic's id; zero where the name is given.
+    pub topic_id: Uuid,
+    /// Its number.
+    pub index: i32,
+}
+
+impl Key {
+    /// Whether both are of one topic.
+    ///
+    /// Empty names are not compared: glibc's `memcmp` reads them by a masked load from where nothing is
+    /// mapped, which the processor undoes in 80 ns. In a fetch of 16 partitions that was an eighth of its time.
+    fn is_beside(&self, other: &Self) -> bool {
+        self.topic_id == other.topic_id
+            && self.topic.len() == other.topic.len()
+            && (self.topic.is_empty() || self.topic == other.topic)
+    }
+}
+
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.index == other.index && self.is_beside(other)
+    }
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (self.topic_id, self.index).hash(state);
+        if !self.topic.is_empty() {
+            self.topic.hash(state);
+        }
+    }
 }
 
 /// Versions from this on have sessions.
@@ -46,6 +77,7 @@ pub async fn handle(
     shard: &Rc<Shard>,
     client: &Client,
     sessions: &mut Sessions<Key>,
+    standing: &mut Standing,
     request: FetchRequest,
 ) -> Fetched {
     if request.replica_id.0 >= 0 || request.replica_state.replica_id.0 >= 0 {
@@ -69,8 +101,7 @@ pub async fn handle(
         max_bytes: (request.max_bytes.max(0) as usize)
             .min(shard.node.config.settings.fetch_bytes_max as usize),
     };
-    let tasks = plan.wanted.iter().map(|wanted| resolve(shard, client, wanted)).collect();
-    let looks = reading::read(shard, tasks, appetite).await;
+    let looks = reading::read(shard, client, standing, &plan.wanted, appetite).await;
     respond(sessions, plan, looks, request.isolation_level)
 }
 
@@ -105,23 +136,6 @@ fn key(topic: &TopicName, topic_id: Uuid, index: i32) -> Key {
     Key { topic: topic.clone(), topic_id, index }
 }
 
-fn resolve(
-    shard: &Shard,
-    client: &Client,
-    wanted: &Wanted<Key>,
-) -> Result<(PartitionId, Wanted<()>), Refusal> {
-    let id = shard.resolve(&wanted.key.topic, wanted.key.topic_id, wanted.key.index)?;
-    client.touches(shard.owner_of(id));
-    let wanted = Wanted {
-        key: (),
-        offset: wanted.offset,
-        max_bytes: wanted.max_bytes,
-        current_leader_epoch: wanted.current_leader_epoch,
-        last_fetched_epoch: wanted.last_fetched_epoch,
-    };
-    Ok((id, wanted))
-}
-
 fn refuse(code: ErrorCode) -> Fetched {
     let response = FetchResponse::default().with_error_code(code as i16);
     Fetched { response, records: Vec::new() }
@@ -135,6 +149,7 @@ fn respond(
 ) -> Fetched {
     let mut response = FetchResponse::default().with_session_id(plan.session_id);
     let mut records = Vec::with_capacity(plan.wanted.len());
+    let mut last: Option<Key> = None;
     for (wanted, mut look) in plan.wanted.into_iter().zip(looks) {
         let key = wanted.key;
         let slices =
@@ -148,18 +163,17 @@ fn respond(
         }
         records.push(slices);
         match response.responses.last_mut() {
-            Some(topic)
-                if topic.topic == key.topic && topic.topic_id == uuid_to_wire(key.topic_id) =>
-            {
+            Some(topic) if last.as_ref().is_some_and(|last| last.is_beside(&key)) => {
                 topic.partitions.push(data);
             }
             _ => response.responses.push(
                 FetchableTopicResponse::default()
-                    .with_topic(key.topic)
+                    .with_topic(key.topic.clone())
                     .with_topic_id(uuid_to_wire(key.topic_id))
                     .with_partitions(vec![data]),
             ),
         }
+        last = Some(key);
     }
     Fetched { response, records }
 }

@@ -6,6 +6,7 @@
 use crate::connection::ConnectionState;
 use crate::replies::{Pending, Reply};
 use crate::shard::Shard;
+use crate::standing::Standing;
 use bytes::Bytes;
 use flowstone_runtime::now;
 use flowstone_wire::{ReplyTo, Request, RequestBody, ResponseBody};
@@ -57,6 +58,7 @@ pub fn overlaps(request: &Request) -> bool {
 pub async fn answer(
     shard: &Rc<Shard>,
     connection: &mut ConnectionState,
+    standing: &mut Standing,
     request: Request,
 ) -> Pending {
     use RequestBody as Body;
@@ -83,7 +85,7 @@ pub async fn answer(
         }
         Body::Fetch(fetch) => {
             let sessions = &mut connection.sessions;
-            let fetched = fetch::handle(shard, client, sessions, fetch).await;
+            let fetched = fetch::handle(shard, client, sessions, standing, fetch).await;
             let response = fetched.response.into();
             let reply = encode_fetch(shard, reply_to, &response, fetched.records, began);
             return Box::pin(std::future::ready(reply));
