@@ -13,10 +13,11 @@ fn the_first_seeds_pass() {
 }
 
 /// Seeds that found something: 18, two flushes of a log at once, of which one failed and the other said
-/// yes; 185, a failed flush whose marker failed too; 582, zeros behind a file that recovery wrote anew.
+/// yes; 185, a failed flush whose marker failed too; 582, zeros behind a file that recovery wrote anew;
+/// 3356, a stop that had hundreds of segments to store on a slow disk, and was given a minute.
 #[test]
 fn the_seeds_that_found_something_pass() {
-    for seed in [18, 185, 582] {
+    for seed in [18, 185, 582, 3356] {
         let stats = run(&Scenario { name: "storage", about: "", play }, seed..seed + 1, 200);
         stats.unwrap_or_else(|failure| panic!("{}{}", failure.trace, failure.message));
     }
