@@ -28,6 +28,7 @@ fn a_disk_that_lies_is_found() {
     let scenario = Scenario { name: "lies", about: "", play: play_on_a_lying_disk };
     let failure = run(&scenario, 0..50, 0).expect_err("data was lost");
     let message = failure.message;
-    let lost = ["gone", "went back", "and is", "damaged", "ends below", "not within", "skipped"];
+    let lost =
+        ["gone", "went back", "and is", "damaged", "ends below", "not within", "skipped", "forgot"];
     assert!(lost.iter().any(|word| message.contains(word)), "{message}");
 }
