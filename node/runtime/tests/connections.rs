@@ -110,6 +110,25 @@ fn a_send_buffer_is_as_small_as_asked_for() {
     });
 }
 
+/// So that a receive can end where a request does.
+#[test]
+fn what_is_beyond_is_left_to_the_next_receive() {
+    on_one_shard(|| async {
+        let (client, server) = pair().await;
+        client.send(vec![Bytes::from_static(b"requestrest")]).await.unwrap();
+        let mut buffer = Buffer::with_capacity(4096);
+        while buffer.len() < 7 {
+            let (got, filled) = server.recv_upto(buffer, 7).await;
+            assert!(got.unwrap() > 0);
+            buffer = filled;
+        }
+        assert_eq!(&buffer[..], b"request");
+        let (got, rest) = server.recv_exact(Buffer::with_capacity(4096), 4).await;
+        assert!(got.is_ok());
+        assert_eq!(&rest[..], b"rest");
+    });
+}
+
 #[test]
 fn shutdown_ends_what_waits() {
     on_one_shard(|| async {
