@@ -30,7 +30,7 @@ class Results:
         return [failure for failure in self.failures if failure["row"] == row.name]
 
     def kept(self, row, side_name):
-        return [sample for sample in self.samples.get((row.name, side_name), []) if sample["is_kept"]]
+        return kept(self.samples.get((row.name, side_name), []))
 
     def rounds_of(self, row, side):
         return len(self.kept(row, side.name))
@@ -48,6 +48,10 @@ class Results:
             for (row, side), samples in self.samples.items()
         ]
         return {"machine": self.machine, "options": self.options, "rows": rows, "failures": self.failures}
+
+
+def kept(samples):
+    return [sample for sample in samples if sample["is_kept"]]
 
 
 def number(value, digits):
@@ -156,8 +160,11 @@ def table(results, rows):
 
 def markdown(results, rows):
     """One line a row for a README: Flowstone, Kafka, and how the goals fared."""
+    # A run that was interrupted has fewer rounds than it was to have.
+    rounds = {len(samples) for samples in map(kept, results.samples.values())} - {0}
+    told = " or ".join(map(str, sorted(rounds)))
     lines = [
-        f"Measured on {results.machine['line']}. Median of {results.options['rounds']} rounds, in brackets the range.",
+        f"Measured on {results.machine['line']}. Median of {told} rounds, in brackets the range.",
         "",
         "| row | figure | Flowstone, flushed | Kafka 4.3.1, not flushed | Kafka, `flush.messages=1` | |",
         "|---|---|---:|---:|---:|---|",

@@ -184,8 +184,12 @@ fn run_shard_with<Fut: Future<Output = ()> + 'static>(
         .make()
         .map_err(|error| io::Error::other(format!("glommio: {error}")))?;
     SHARD.set(Some(shard));
-    reserve_for_shard(count)
-        .map_err(|error| io::Error::other(format!("address space for buffers: {error}")))?;
+    reserve_for_shard(count).map_err(|error| {
+        io::Error::other(format!(
+            "no address space for this shard's share of flowstone.memory.bytes: {error}; lower it, or \
+             raise what forbids it (ulimit -v, vm.overcommit_memory=2)"
+        ))
+    })?;
     executor.run(async move {
         for heartbeat in 1..=HEARTBEATS {
             glommio::spawn_local(async move {
