@@ -110,7 +110,7 @@ pub(crate) fn deflate(codec: Codec, level: Option<i32>, data: &[u8]) -> Vec<u8> 
 fn gunzip(data: &[u8], limit: usize) -> Result<Vec<u8>, BatchError> {
     let bad = |_| BatchError::Compression(Codec::Gzip, "not a gzip stream, or cut");
     let first = first_bytes(data, limit);
-    let mut out = Vec::new();
+    let mut out = Vec::with_capacity(data.len().saturating_mul(4).min(limit).min(FIRST_BYTES));
     let mut decoder = MultiGzDecoder::new(data);
     // One byte more than it may be tells what ends there from what goes on.
     decoder.by_ref().take(first as u64 + 1).read_to_end(&mut out).map_err(bad)?;

@@ -52,11 +52,13 @@ pub(crate) fn inflate(data: &[u8], limit: usize) -> Result<Vec<u8>, BatchError> 
     if checksum != (XxHash32::oneshot(0, descriptor) >> 8) as u8 {
         return Err(bad("the frame descriptor's checksum"));
     }
-    let total = bytes_made(rest, flags);
+    let blocks = bytes_made(rest, flags);
+    let total = blocks.iter().fold(0_usize, |total, made| total.saturating_add(*made));
     if total > limit {
         return Err(BatchError::Bomb { limit });
     }
     let mut out = Vec::with_capacity(total.min(first_bytes(data, limit)));
+    let mut blocks = blocks.into_iter();
     loop {
         let word = take_u32(&mut rest)?;
         if word == 0 {
@@ -71,7 +73,7 @@ pub(crate) fn inflate(data: &[u8], limit: usize) -> Result<Vec<u8>, BatchError> 
         if flags & BLOCK_CHECKSUM != 0 && take_u32(&mut rest)? != XxHash32::oneshot(0, block) {
             return Err(bad("a block's checksum"));
         }
-        let made = if word & UNCOMPRESSED == 0 { block_bytes_made(block) } else { len };
+        let made = blocks.next().ok_or(CUT)?;
         if made > block_bytes_max {
             return Err(bad("a block above the frame's block size"));
         }
@@ -110,18 +112,18 @@ fn inflate_block(
     }
 }
 
-/// Bytes that the blocks of a frame will make, found by their lengths alone; of what is cut or damaged, some number.
-fn bytes_made(mut rest: &[u8], flags: u8) -> usize {
-    let mut total = 0_usize;
+/// Bytes that each block of a frame will make, found by their lengths alone; of what is damaged, some number, and
+/// up to where it is cut.
+fn bytes_made(mut rest: &[u8], flags: u8) -> Vec<usize> {
+    let mut blocks = Vec::new();
     while let Ok(word) = take_u32(&mut rest)
         && word != 0
         && let Some((block, after)) = rest.split_at_checked((word & !UNCOMPRESSED) as usize)
     {
-        let made = if word & UNCOMPRESSED == 0 { block_bytes_made(block) } else { block.len() };
-        total = total.saturating_add(made);
+        blocks.push(if word & UNCOMPRESSED == 0 { block_bytes_made(block) } else { block.len() });
         rest = after.get(if flags & BLOCK_CHECKSUM == 0 { 0 } else { 4 }..).unwrap_or_default();
     }
-    total
+    blocks
 }
 
 /// Bytes that a compressed block will make: its literals, and its matches of four and more.
