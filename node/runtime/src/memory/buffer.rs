@@ -13,7 +13,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::region::Region;
-use super::{CLASS_COUNT, PAGE_BYTES, POOL};
+use super::{PAGE_BYTES, POOL, class_of};
 
 /// A page-aligned region of memory with a length, owned. Dereferences to its first `len` bytes.
 pub struct Buffer {
@@ -34,18 +34,18 @@ impl Buffer {
     /// An empty buffer for a moment, with room for at least `bytes`: up to 1 MiB rounded up to a power of
     /// two, beyond to 4 KiB.
     pub fn with_capacity(bytes: usize) -> Self {
-        let pages = bytes.div_ceil(PAGE_BYTES).max(1);
-        let class = pages.next_power_of_two();
-        let of_a_class = class < 1 << CLASS_COUNT;
-        Self::new(if of_a_class { class } else { pages } * PAGE_BYTES, false)
+        let pages = pages_of(bytes);
+        let rounded = pages.next_power_of_two();
+        Self::new(if class_of(rounded).is_some() { rounded } else { pages }, false)
     }
 
     /// An empty buffer for what is kept, with room for at least `bytes`, rounded up to 4 KiB.
     pub fn lasting(bytes: usize) -> Self {
-        Self::new(bytes.div_ceil(PAGE_BYTES).max(1) * PAGE_BYTES, true)
+        Self::new(pages_of(bytes), true)
     }
 
-    fn new(capacity: usize, lasting: bool) -> Self {
+    fn new(pages: usize, lasting: bool) -> Self {
+        let capacity = pages * PAGE_BYTES;
         // A thread that is ending has no pool any more, and no one who reads its figures.
         let place = POOL.try_with(|pool| pool.borrow_mut().take(capacity, lasting));
         let (start, home) = match place.ok().flatten() {
@@ -152,6 +152,11 @@ impl fmt::Debug for Buffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Buffer({} of {} bytes)", self.len, self.capacity)
     }
+}
+
+/// Pages that hold `bytes`, at least one.
+fn pages_of(bytes: usize) -> usize {
+    bytes.div_ceil(PAGE_BYTES).max(1)
 }
 
 fn layout(capacity: usize) -> Layout {
