@@ -90,6 +90,10 @@ pub(crate) async fn load(found: &Found<'_>) -> Result<Loaded, StorageError> {
     remove(path, &plan.remove).await?;
     if is_distrusted {
         warn!(log = %path.display(), "a write or flush failed here, or a recovery did not end: all that is not sealed is written anew");
+        // The log's identity, too: its flush may have failed beside the others, and is not tried again.
+        let file = path.join(names::PARTITION_METADATA);
+        let text = fs::read(&file).await.map_err(StorageError::io("read", &file))?;
+        fs::write_atomic(&file, text).await.map_err(StorageError::io("write", &file))?;
         plan.segments.iter_mut().for_each(|segment| segment.scan |= segment.base >= recovery_point);
     }
     let mut loader = Loader {
