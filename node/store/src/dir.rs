@@ -124,6 +124,9 @@ impl LogDir {
             }
         }
         drop_journal(&path, &redone.files).await?;
+        if has(names::CUT_ALLOWED) {
+            remove(&path, &[names::CUT_ALLOWED.to_owned()]).await?; // It was for that journal only.
+        }
         let entries = fs::read_dir(&path).await.map_err(StorageError::io("list", &path))?;
         for entry in entries.iter().filter(|entry| entry.is_dir) {
             if names::is_retired_dir(&entry.name) {

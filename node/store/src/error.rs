@@ -47,6 +47,19 @@ pub enum StorageError {
         /// What is there instead.
         why: &'static str,
     },
+    /// A journal lacks what was on stable storage in it, and of no log in its directory is it known whether it has
+    /// that: nothing there is opened or changed.
+    #[error(
+        "{} is damaged at byte {position}: what it brought there was on stable storage, and nothing tells any more for which of the logs; \
+         put the log directory back from a copy or, to give up what its logs may lack, make a file {} in it; then start again",
+        path.display(), flowstone_log::names::CUT_ALLOWED
+    )]
+    DamagedJournal {
+        /// The journal's file.
+        path: PathBuf,
+        /// Where in it.
+        position: u64,
+    },
     /// Kafka's compaction was interrupted there; only Kafka can bring it to its end.
     #[error("{} holds an unfinished compaction (*.swap): start and stop Apache Kafka on it once", .0.display())]
     InterruptedCompaction(PathBuf),
@@ -82,6 +95,7 @@ impl StorageError {
             }
             Self::Damaged { .. }
             | Self::DamagedLog { .. }
+            | Self::DamagedJournal { .. }
             | Self::InterruptedCompaction(_)
             | Self::AlreadyOpen(_)
             | Self::Closed

@@ -3,8 +3,9 @@
 //! Separate because its files are nobody's log. A group of thirty little batches for sixteen logs costs
 //! sixteen writes and sixteen flushes in their segments, and one write here; the segments are
 //! written later, in large pieces. Four files take turns. Invariants: a file is written anew only when
-//! all that it brought is flushed in its segments; one write is in flight; bytes are written over blocks
-//! that were written and flushed before, so a synchronous write needs no metadata.
+//! all that it brought is flushed in its segments, and begins with a frame that says so, on stable storage
+//! before another follows; one write is in flight; bytes are written over blocks that were written and
+//! flushed before, so a synchronous write needs no metadata.
 //!
 //! The journal is a help, not a need: while it has no room (it is being prepared, its disk is full, all
 //! four files wait for their segments), groups go to their segments directly.
@@ -17,7 +18,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use flowstone_log::journal::{FRAME_HEAD_BYTES, Place, seal_frame};
+use flowstone_log::journal::{
+    Content, FRAME_ALIGN_BYTES, FRAME_HEAD_BYTES, Place, Stamp, checksum, seal_frame,
+};
 use flowstone_log::names;
 use flowstone_runtime::local::Notify;
 use flowstone_runtime::{Buffer, File, OpenOptions, PAGE_BYTES, fs, random_u64, sleep, spawn};
@@ -28,6 +31,8 @@ use crate::error::{StorageError, out_of_space};
 use crate::gather::gather_bounded;
 use crate::log::Inner;
 use crate::tail::Run;
+
+const _: () = assert!(FRAME_ALIGN_BYTES == PAGE_BYTES, "a frame is whole pages");
 
 /// Files that take turns: one is written to, the others become free meanwhile.
 const FILES: usize = 4;
@@ -76,7 +81,7 @@ struct JournalFile {
     path: PathBuf,
     /// Opened O_DSYNC.
     file: File,
-    /// This use of the file, and how many frames it has.
+    /// This use of the file, and how many frames it has, the one that it begins with included.
     generation: u64,
     frames: u64,
     position: u64,
@@ -127,8 +132,9 @@ impl Journal {
             let mut books = self.books.borrow_mut();
             let current = books.current;
             let file = &mut books.files[current];
+            let (generation, settled) = (file.generation, file.frames);
             for pieces in split(pieces) {
-                frame(pieces, file.generation, file.frames, &mut parts);
+                frame(pieces, Stamp { generation, number: file.frames, settled }, &mut parts);
                 file.frames += 1;
             }
             (file.file.clone(), file.position)
@@ -231,13 +237,14 @@ impl Journal {
         }
         fs::sync_dir(self.dir()).await?;
         let file = File::open(&path, OpenOptions { dsync: true, ..plain }).await?;
+        let generation = begin(&file).await?;
         let mut books = self.books.borrow_mut();
         books.files.push(JournalFile {
             path,
             file,
-            generation: random_u64(),
-            frames: 0,
-            position: 0,
+            generation,
+            frames: 1,
+            position: PAGE_BYTES as u64,
             prepared: to,
             logs: BTreeMap::new(),
             emptying: false,
@@ -273,18 +280,37 @@ impl Journal {
                 };
                 let settled = gather_bounded(logs, FLUSH_AT_ONCE, |(log, end)| log.settle(end));
                 let is_empty = settled.await.iter().all(Result::is_ok);
-                if is_empty && let Some(file) = journal.books.borrow_mut().files.get_mut(at) {
-                    file.logs.clear();
-                    (file.generation, file.frames, file.position) = (random_u64(), 0, 0);
-                    file.emptying = false;
-                    return;
-                }
                 if journal.books.borrow().closed {
                     return;
+                }
+                if is_empty {
+                    return journal.use_again(at).await;
                 }
                 sleep(EMPTY_RETRY).await;
             }
         });
+    }
+
+    /// Begins a new use of a file, all of which is flushed in its segments.
+    async fn use_again(&self, at: usize) {
+        let file = self.books.borrow().files.get(at).map(|file| file.file.clone());
+        let Some(file) = file else { return }; // Closed.
+        let begun = begin(&file).await;
+        let mut books = self.books.borrow_mut();
+        match (begun, books.files.get_mut(at)) {
+            (Ok(generation), Some(file)) => {
+                file.logs.clear();
+                (file.generation, file.frames) = (generation, 1);
+                file.position = PAGE_BYTES as u64;
+                file.emptying = false;
+            }
+            (Err(error), _) => {
+                books.closed = true;
+                drop(books);
+                self.give_way(error);
+            }
+            (Ok(_), None) => {} // Closed.
+        }
     }
 }
 
@@ -292,7 +318,7 @@ impl Books {
     /// Whether `bytes` fit into the current file, having gone on to a free one where it is full; a file to
     /// be emptied; and whether to prepare more.
     fn room(&mut self, bytes: u64, file_bytes: u64) -> (bool, Option<usize>, bool) {
-        if self.closed || bytes > file_bytes {
+        if self.closed || PAGE_BYTES as u64 + bytes > file_bytes {
             return (false, None, false);
         }
         if self.files.is_empty() {
@@ -313,6 +339,15 @@ impl Books {
         let is_short = prepared < file_bytes && needed + step(prepared) / 2 > prepared;
         (!file.emptying && needed <= prepared, to_empty, is_short)
     }
+}
+
+/// Begins a use of a file; returns its generation. Behind a frame that is torn, nothing of an earlier use can be
+/// taken for the rest of this one.
+async fn begin(file: &File) -> io::Result<u64> {
+    let (generation, mut parts) = (random_u64(), Vec::new());
+    frame(&[], Stamp { generation, number: 0, settled: 0 }, &mut parts);
+    file.write_at(parts, 0).await?;
+    Ok(generation)
 }
 
 /// Bytes that a file with `prepared` bytes is extended by.
@@ -366,7 +401,7 @@ impl Layout {
 }
 
 /// Adds a frame of these pieces, whole pages, to `parts`.
-fn frame(pieces: &[Piece], generation: u64, number: u64, parts: &mut Vec<Bytes>) {
+fn frame(pieces: &[Piece], stamp: Stamp, parts: &mut Vec<Bytes>) {
     let Layout { heads, copied, padded, all } = Layout::of(pieces);
     let mut head = Buffer::with_capacity(padded);
     head.extend_with_zeros(FRAME_HEAD_BYTES);
@@ -380,17 +415,23 @@ fn frame(pieces: &[Piece], generation: u64, number: u64, parts: &mut Vec<Bytes>)
             paged_at += pages.len();
             paged_at - pages.len() + (start - pages_at) as usize
         };
-        piece.place().write_head(at..at + piece.run.len(), |part| head.extend_from_slice(part));
+        let batches = piece.run.batches();
+        let (bytes, end) = (at..at + batches.len(), piece.run.next);
+        let content = Content { bytes, checksum: checksum(batches), end };
+        piece.place().write_head(&content, |part| head.extend_from_slice(part));
     }
     let (small, large): (Vec<_>, Vec<_>) =
         pieces.iter().map(|piece| &piece.run).partition(|run| run.len() < PAGED_BYTES_MIN);
     for run in small {
         head.extend_from_slice(run.batches());
     }
-    let end = if all > padded { padded } else { copied };
     head.extend_with_zeros(padded);
-    let rest = large.iter().map(|run| &run.pages[..]);
-    seal_frame(&mut head[..end], rest, generation, number, pieces.len() as u32);
+    seal_frame(
+        &mut head[..heads],
+        if all > padded { all } else { copied },
+        stamp,
+        pieces.len() as u32,
+    );
     parts.push(head.freeze());
     parts.extend(large.into_iter().map(|run| run.pages.clone()));
 }

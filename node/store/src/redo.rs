@@ -2,7 +2,8 @@
 //!
 //! Runs before any log of the directory is opened, so that recovery finds segments as if they had been
 //! written directly, and judges them as it always does. Invariants: the journal's files go only when
-//! all of it is flushed in the segments; doing it twice changes nothing.
+//! all of it is flushed in the segments; doing it twice changes nothing; of what was on stable storage in a
+//! journal and is damaged, either its log is told to have held it, or the whole directory is refused.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
@@ -10,11 +11,13 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use bytes::Bytes;
-use flowstone_log::journal::{Entry, FRAME_HEAD_BYTES, Frame, frame_len};
+use flowstone_log::journal::{
+    Entry, FRAME_BYTES_MAX, FRAME_HEAD_BYTES, Frame, Next, Walk, frame_len,
+};
 use flowstone_log::{FileKind, names};
 use flowstone_runtime::{Buffer, DirEntry, File, OpenOptions, PAGE_BYTES, fs};
 use flowstone_types::{Offset, Uuid};
-use tracing::info;
+use tracing::{info, warn};
 
 use crate::error::StorageError;
 use crate::gather::gather_bounded;
@@ -32,6 +35,8 @@ struct Piece {
     file: Rc<(File, PathBuf)>,
     at: u64,
     len: usize,
+    /// Its bytes are damaged: where its batches ended.
+    lost: Option<Offset>,
 }
 
 /// A partition with its pieces, in the order in which they were journaled.
@@ -39,21 +44,29 @@ type Pieces = BTreeMap<(String, i32, Uuid), Vec<Piece>>;
 
 /// What was redone.
 pub(crate) struct Redone {
-    /// Up to where each log was on stable storage in the journal, and is in its segments now.
+    /// Up to where each log was on stable storage in the journal. It is in its segments now, as far as it was whole.
     pub ends: BTreeMap<(String, i32), Offset>,
     /// The journal's files, which may go.
     pub files: Vec<PathBuf>,
 }
 
-/// Redoes the journal's files among `entries` of the directory `dir`, for [`drop_journal`] to remove.
+/// Redoes the journal's files among `entries` of the directory `dir`, for [`drop_journal`] to remove. Where one was
+/// damaged so that nobody knows which logs lack something, an error, unless an operator gave up what they lack.
 pub(crate) async fn redo(dir: &Path, entries: &[DirEntry]) -> Result<Redone, StorageError> {
     let journals = entries.iter().filter(|entry| entry.name.starts_with(names::JOURNAL));
     let journals: Vec<PathBuf> = journals.map(|entry| dir.join(&entry.name)).collect();
+    let may_lose = entries.iter().any(|entry| entry.name == names::CUT_ALLOWED);
     let mut pieces = Pieces::new();
     for path in &journals {
         let file = File::open(path, OpenOptions::default()).await;
         let file = Rc::new((file.map_err(StorageError::io("open", path))?, path.clone()));
-        index(&file, &mut pieces).await?;
+        if let Some(position) = index(&file, &mut pieces).await? {
+            let error = StorageError::DamagedJournal { path: path.clone(), position };
+            if !may_lose {
+                return Err(error);
+            }
+            warn!(%error, "given up, as the operator allows: logs may lack what they had acknowledged");
+        }
     }
     let (partitions, dir_path) = (pieces.len(), Rc::<Path>::from(dir));
     let redone = gather_bounded(pieces.into_iter().collect(), AT_ONCE, |(partition, pieces)| {
@@ -84,35 +97,59 @@ pub(crate) async fn drop_journal(dir: &Path, files: &[PathBuf]) -> Result<(), St
     fs::sync_dir(dir).await.map_err(StorageError::io("flush", dir))
 }
 
-/// Notes what the frames of one file bring, up to the first that is torn or of an earlier use. (What an
-/// earlier use brought is in its segments, and redoing it changes nothing as long as nobody rewrites
-/// segments: a file whose new use has no frame yet is redone so.) The recovery point does not tell what is needed: a clean stop moves it into the active segment.
-async fn index(file: &Rc<(File, PathBuf)>, pieces: &mut Pieces) -> Result<(), StorageError> {
-    let (mut at, mut generation, mut number) = (0, None, 0);
-    while let Some((frame, len)) = read_frame(file, at).await? {
-        if frame.number != number || *generation.get_or_insert(frame.generation) != frame.generation
-        {
-            break;
+/// Notes what the frames of one file bring; returns where frames are lost of which nobody knows what they
+/// brought. (What an earlier use brought is in its segments, and redoing it changes nothing as long as nobody
+/// rewrites segments: a file of which a new use was about to begin is redone so.) The recovery point does not tell what is
+/// needed: a clean stop moves it into the active segment.
+async fn index(
+    file: &Rc<(File, PathBuf)>,
+    pieces: &mut Pieces,
+) -> Result<Option<u64>, StorageError> {
+    let mut walk = Walk::default();
+    loop {
+        let found = read_frame(file, walk.at()).await?;
+        match walk.found(found) {
+            Next::Read => {}
+            Next::Look if look_behind(file, &mut walk).await? => {}
+            Next::Look | Next::End => break,
         }
-        for Entry { topic_id, topic, index, segment, position, bytes } in frame.entries {
-            let (at, len) = (at + bytes.start as u64, bytes.len());
-            let piece = Piece { segment, position, file: file.clone(), at, len };
+    }
+    let contents = walk.end();
+    for (frame_at, frame) in contents.frames {
+        for entry in frame.entries {
+            let Entry { topic_id, topic, index, segment, position, bytes, is_whole, end } = entry;
+            let (at, len) = (frame_at + bytes.start as u64, bytes.len());
+            let lost = end.filter(|_| !is_whole);
+            if lost.is_some() {
+                let file = file.1.display();
+                warn!(%file, at, topic, index, "a journal is damaged: what it had of this log may be lost");
+            }
+            let piece = Piece { segment, position, file: file.clone(), at, len, lost };
             pieces.entry((topic, index, topic_id)).or_default().push(piece);
         }
-        at += len.next_multiple_of(PAGE_BYTES) as u64;
-        number += 1;
     }
-    Ok(())
+    Ok(contents.lost)
 }
 
-async fn read_frame(
-    file: &(File, PathBuf),
-    at: u64,
-) -> Result<Option<(Frame, usize)>, StorageError> {
+/// Looks for a frame of the same use behind one that is not there, as far as that may have reached.
+async fn look_behind(file: &(File, PathBuf), walk: &mut Walk) -> Result<bool, StorageError> {
+    let from = walk.at() + PAGE_BYTES as u64;
+    let window = read(file, from, FRAME_BYTES_MAX).await?;
+    for at in (0..window.len()).step_by(PAGE_BYTES) {
+        if frame_len(&window[at..]).is_some()
+            && let Some(frame) = read_frame(file, from + at as u64).await?
+            && walk.behind(from + at as u64, frame)
+        {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+async fn read_frame(file: &(File, PathBuf), at: u64) -> Result<Option<Frame>, StorageError> {
     let head = read(file, at, FRAME_HEAD_BYTES).await?;
     let Some(len) = frame_len(&head) else { return Ok(None) };
-    let frame = read(file, at, len).await?;
-    Ok(Frame::parse(&frame).map(|frame| (frame, len)))
+    Ok(Frame::parse(&read(file, at, len).await?))
 }
 
 /// Up to `len` bytes from `at`.
@@ -159,14 +196,22 @@ async fn redo_partition(
             }
             Err(error) => return Err(StorageError::io("open", &log)(error)),
         };
-        let follows = |a: &Piece, b: &Piece| a.position + a.len as u64 == b.position;
+        let follows = |a: &Piece, b: &Piece| {
+            a.lost.is_none() && b.lost.is_none() && a.position + a.len as u64 == b.position
+        };
+        let mut reach = 0;
         for row in of_segment.chunk_by(follows) {
-            done.end = done.end.max(write_row(&file, &log, row).await?);
+            if let Piece { lost: Some(end), position, len, .. } = row[0] {
+                // The segment may have it. If not, recovery must find a hole: an end would pass for the segment's.
+                (done.end, reach) = (done.end.max(Some(end)), reach.max(position + len as u64));
+            } else {
+                done.end = done.end.max(write_row(&file, &log, row).await?);
+            }
         }
         // A flush that failed may have lost the file's size for good, with or without a marker that says
         // so: no later one speaks of it, unless it changes.
         let resize = async {
-            let len = file.len().await?;
+            let len = file.len().await?.max(reach);
             file.set_len(len + PAGE_BYTES as u64).await?;
             file.set_len(len).await
         };

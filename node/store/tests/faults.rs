@@ -221,7 +221,8 @@ async fn look() -> Outcome {
 ///   may read as nothing;
 /// - indexes, producer snapshots, leader epochs, the clean-stop marker: built again, nothing is lost;
 /// - `partition.metadata`: that partition is offline, as it is, though the bit may have made another id of it;
-/// - a journal's frame: what only it had is not there, as if it had been torn;
+/// - a journal's frame: its log is offline, or nothing is started where nobody knows whose it was; in the last
+///   append, what only that had is not there, as if it had been torn;
 /// - the checkpoints of offsets are Kafka's, without a checksum: one that does not parse is ignored and
 ///   more is read; a recovery point that parses is only a hint; a log start that parses is believed.
 #[test]
@@ -238,10 +239,11 @@ fn s17_a_flipped_bit_at_rest_is_never_served_as_good() {
             if *files > 3 {
                 continue;
             }
-            let step = (bytes.len() / 12).max(1);
-            for at in (0..bytes.len()).step_by(step) {
-                let at =
-                    if at == 0 { 0 } else { at - at % 2 + (at / step) % 2 }.min(bytes.len() - 1);
+            // Most of a journal's file is zeros that were never written over.
+            let used = bytes.iter().rposition(|byte| *byte > 0).map_or(bytes.len(), |at| at + 1);
+            let step = (used / 12).max(1);
+            for at in (0..used).step_by(step) {
+                let at = if at == 0 { 0 } else { at - at % 2 + (at / step) % 2 }.min(used - 1);
                 let byte = bytes[at] ^ (1 << (at % 8));
                 let outcome = start_on(&image, &path, at as u64, byte);
                 *seen.entry((cleanly, name.clone(), outcome)).or_default() += 1;
@@ -254,8 +256,7 @@ fn s17_a_flipped_bit_at_rest_is_never_served_as_good() {
             "log" if cleanly => &[Whole, ReadRefused, Nothing, Refused],
             "log" => &[Whole, Less, ReadRefused, Nothing, Refused],
             "partition.metadata" | "recovery-point-offset-checkpoint" => &[Whole, Refused],
-            "log-start-offset-checkpoint" => &[Whole, Less, Refused],
-            "journal" => &[Whole, Less],
+            "log-start-offset-checkpoint" | "journal" => &[Whole, Less, Refused],
             _ => &[Whole],
         }
     };
@@ -269,7 +270,9 @@ fn s17_a_flipped_bit_at_rest_is_never_served_as_good() {
     let came = |name: &str, outcome| seen.keys().any(|(_, seen, o)| seen == name && *o == outcome);
     assert!(came("log", Outcome::Refused) && came("log", Outcome::ReadRefused), "{seen:#?}");
     assert!(
-        came("journal", Outcome::Less) && came("partition.metadata", Outcome::Refused),
+        came("journal", Outcome::Refused)
+            && came("journal", Outcome::Less)
+            && came("partition.metadata", Outcome::Refused),
         "{seen:#?}"
     );
 }

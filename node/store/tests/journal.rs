@@ -2,15 +2,17 @@
 
 mod common;
 
-use std::cell::Cell;
-use std::path::Path;
+use std::cell::{Cell, RefCell};
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
 use common::*;
+use flowstone_log::journal::{FRAME_ALIGN_BYTES, Frame};
+use flowstone_log::names;
 use flowstone_runtime::sim::{DiskOperation, MachineId, World};
-use flowstone_runtime::{sleep, wall_clock};
-use flowstone_store::{LogConfig, Store};
+use flowstone_runtime::{fs, sleep, wall_clock};
+use flowstone_store::{LogConfig, LogDir, StorageError, Store, StoreConfig};
 use flowstone_types::Offset;
 
 const DATA: &str = "/data";
@@ -23,7 +25,7 @@ struct Told {
     journaled: Cell<u64>,
 }
 
-async fn store() -> (flowstone_store::LogDir, Store) {
+async fn store() -> (LogDir, Store) {
     store_with(Path::new(DATA), |config| config.journal_bytes = 1 << 20).await
 }
 
@@ -166,5 +168,167 @@ fn what_is_journaled_behind_a_clean_stop_survives_a_power_cut() {
         world.power_loss(machine);
         live_on(&world, machine, &told, 1);
         assert_eq!(told.acknowledged.get(), 121);
+    }
+}
+
+/// How many batches a log has on the machine below: the last log ends before the others.
+const fn batches_of(index: usize) -> i64 {
+    if index + 1 < LOGS { 60 } else { 50 }
+}
+
+/// A machine that was killed with all of its logs in one journal: the journal's path, and its frames by position.
+fn killed(world: &World, machine: MachineId) -> (PathBuf, Vec<(usize, Frame)>) {
+    world.boot(machine, 1, |_| async {
+        let large = |config: &mut StoreConfig| config.journal_bytes = 16 << 20;
+        let (_, store) = store_with(Path::new(DATA), large).await;
+        let mut logs = Vec::new();
+        for index in 0..LOGS {
+            logs.push(open_at(&store, "topic", index as i32, LogConfig::default()).await);
+        }
+        for round in 0..60 {
+            let has_more = |index: usize| round < batches_of(index);
+            let under_way = || logs.iter().enumerate().filter(|(index, _)| has_more(*index));
+            under_way().for_each(|(_, (log, _))| {
+                append(log, batch_of(round as u64, 500, wall_clock().0));
+            });
+            for (_, (_, ear)) in under_way() {
+                ear.until_durable(round + 1).await;
+            }
+        }
+        std::future::pending::<()>().await;
+    });
+    world.run_for(Duration::from_secs(5));
+    world.crash(machine);
+    let is_journal = |path: &Path| path.to_string_lossy().contains(names::JOURNAL);
+    let files = world.files(machine);
+    let (path, bytes) = files.iter().find(|(path, _)| is_journal(path)).unwrap();
+    let (mut frames, mut at) = (Vec::new(), 0);
+    while let Some(frame) = Frame::parse(&bytes[at..]) {
+        let len = frame.len.next_multiple_of(FRAME_ALIGN_BYTES);
+        frames.push((at, frame));
+        at += len;
+    }
+    assert!(frames.len() > 30 && frames[0].1.entries.is_empty());
+    (path.clone(), frames)
+}
+
+fn flip(world: &World, machine: MachineId, path: &Path, at: usize) {
+    let byte = world.files(machine)[path][at] ^ 16;
+    world.corrupt(machine, path, at as u64, &[byte]);
+}
+
+/// The next life, to its end: how far each log reaches, or why it is not opened; or why the directory is not.
+fn next_life(
+    world: &World,
+    machine: MachineId,
+) -> Result<Vec<Result<i64, StorageError>>, StorageError> {
+    let found = Rc::new(RefCell::new(None));
+    let place = found.clone();
+    world.boot(machine, 1, move |_| {
+        let place = place.clone();
+        async move {
+            let dir = match LogDir::open(DATA, flowstone_types::Uuid(77)).await {
+                Ok(dir) => dir,
+                Err(error) => {
+                    *place.borrow_mut() = Some(Err(error));
+                    return;
+                }
+            };
+            let store = Store::new(StoreConfig::new(vec![dir]));
+            let mut logs = Vec::new();
+            for index in 0..LOGS {
+                let opened = try_open(&store, "topic", index as i32, LogConfig::default()).await;
+                logs.push(opened.map(|(log, _)| log.log_end().0));
+            }
+            *place.borrow_mut() = Some(Ok(logs));
+        }
+    });
+    let control = world.control();
+    world.run(async move { control.ended(machine).await });
+    found.take().unwrap()
+}
+
+/// A bit in the bytes of one log: that one is offline, in this start and in the next, which finds no journal any more.
+#[test]
+fn damage_in_a_journal_takes_the_log_offline_that_lacks_what_it_had() {
+    for number in [1, 12, 29, usize::MAX] {
+        let world = World::new(3);
+        let machine = world.machine("node");
+        let (path, frames) = killed(&world, machine);
+        let of_last_log = |(_, frame): &(usize, Frame)| frame.entries.len() == LOGS;
+        // Or the last of its log's, where no later piece shows the hole.
+        let number = number.min(frames.iter().rposition(of_last_log).unwrap());
+        let (at, frame) = &frames[number];
+        let hit =
+            if number < 30 { &frame.entries[LOGS / 2] } else { frame.entries.last().unwrap() };
+        flip(&world, machine, &path, at + hit.bytes.end - 1);
+        for _ in 0..2 {
+            for (index, log) in next_life(&world, machine).unwrap().into_iter().enumerate() {
+                if index as i32 == hit.index {
+                    let is_right = matches!(&log, Err(StorageError::DamagedLog { known, .. }) if *known >= hit.end.unwrap());
+                    assert!(is_right, "frame {number}: {log:?}");
+                } else {
+                    assert_eq!(log.unwrap(), batches_of(index), "frame {number}, log {index}");
+                }
+            }
+            assert_eq!(journals(&world, machine), 0);
+            world.crash(machine);
+        }
+    }
+}
+
+/// A bit in the heads of a frame: any log may lack something. Nothing is opened or changed until an operator says so.
+#[test]
+fn damage_that_does_not_tell_whose_it_is_refuses_the_directory() {
+    for number in [1, 12, 29] {
+        let world = World::new(3);
+        let machine = world.machine("node");
+        let (path, frames) = killed(&world, machine);
+        let (at, frame) = &frames[number];
+        flip(&world, machine, &path, at + 60);
+        let before = world.files(machine);
+        for _ in 0..2 {
+            match next_life(&world, machine) {
+                Err(error @ StorageError::DamagedJournal { .. }) => {
+                    let said = error.to_string();
+                    assert!(said.contains(&format!("at byte {at}")), "{said}");
+                    assert!(said.contains("flowstone-cut-allowed"), "{said}");
+                }
+                other => panic!("{other:?}"),
+            }
+            assert_eq!(world.files(machine), before);
+            world.crash(machine);
+        }
+        world.boot(machine, 1, move |_| async move {
+            fs::write_atomic(&Path::new(DATA).join(names::CUT_ALLOWED), Vec::new()).await.unwrap();
+        });
+        let control = world.control();
+        world.run(async move { control.ended(machine).await });
+        // What is whole is there; of the others it shows, since later frames had more of them.
+        for (index, log) in next_life(&world, machine).unwrap().into_iter().enumerate() {
+            if frame.entries.iter().any(|entry| entry.index == index as i32) {
+                assert!(matches!(log, Err(StorageError::DamagedLog { .. })), "{log:?}");
+            } else {
+                assert_eq!(log.unwrap(), batches_of(index));
+            }
+        }
+        assert!(!world.files(machine).contains_key(&Path::new(DATA).join(names::CUT_ALLOWED)));
+    }
+}
+
+/// The append that was in flight when the power went looks the same: what it brought is not there, and nothing is refused.
+#[test]
+fn a_bit_in_the_last_frame_of_a_journal_reads_as_torn() {
+    for in_heads in [true, false] {
+        let world = World::new(3);
+        let machine = world.machine("node");
+        let (path, frames) = killed(&world, machine);
+        let (at, frame) = frames.last().unwrap();
+        let within = if in_heads { 60 } else { frame.entries[0].bytes.start };
+        flip(&world, machine, &path, at + within);
+        let logs = next_life(&world, machine).unwrap();
+        let ends: Vec<i64> = logs.into_iter().map(Result::unwrap).collect();
+        let expected = |index| batches_of(index) - i64::from(index + 1 < LOGS);
+        assert!(ends.into_iter().eq((0..LOGS).map(expected)), "{} entries", frame.entries.len());
     }
 }

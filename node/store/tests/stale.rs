@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use common::*;
 use flowstone_batch::{BatchBuilder, Checked};
-use flowstone_log::journal::{FRAME_HEAD_BYTES, Place, seal_frame};
+use flowstone_log::journal::{Content, FRAME_HEAD_BYTES, Place, Stamp, checksum, seal_frame};
 use flowstone_log::names;
 use flowstone_runtime::sim::{Image, MachineId, Moment, Rng, World};
 use flowstone_runtime::{PAGE_BYTES, fs, random_u64, sleep, spawn};
@@ -46,7 +46,7 @@ fn batch_at(offset: i64, life: u8) -> Checked {
 
 async fn store() -> Store {
     let change = |config: &mut flowstone_store::StoreConfig| {
-        config.journal_bytes = 4 * (24 << 10); // Each file takes a few groups, and is used again.
+        config.journal_bytes = 4 * (28 << 10); // Each file takes a few groups, and is used again.
         config.memory_bytes = 64 << 10;
     };
     store_with(Path::new(DATA), change).await.1
@@ -304,9 +304,12 @@ fn a_frame_of_an_earlier_use_is_not_redone() {
                 };
                 let mut frame = vec![0; FRAME_HEAD_BYTES];
                 let from = FRAME_HEAD_BYTES + place.head_bytes();
-                place.write_head(from..from + batch.len(), |part| frame.extend_from_slice(part));
+                let (bytes, end) = (from..from + batch.len(), Offset(offset + 1));
+                let content = Content { bytes, checksum: checksum(&batch), end };
+                place.write_head(&content, |part| frame.extend_from_slice(part));
+                let stamp = Stamp { generation, number: offset as u64, settled: 0 };
+                seal_frame(&mut frame, from + batch.len(), stamp, 1);
                 frame.extend_from_slice(&batch);
-                seal_frame(&mut frame, std::iter::empty(), generation, offset as u64, 1);
                 frame.resize(frame.len().next_multiple_of(PAGE_BYTES), 0);
                 position += batch.len() as u64;
                 journal.append(&mut frame);

@@ -1,29 +1,41 @@
 //! The journal of a log directory: batches that are acknowledged before their segments are flushed.
 //!
-//! Separate because the writer and the recovery must agree on it. A frame is what one write brings: a
-//! head, the heads of its entries, and somewhere behind them the bytes of each: a piece of one segment's
-//! file, byte for byte. So to redo a frame is to put bytes where they belong; to do it twice changes
-//! nothing.
+//! Separate because the writer and the recovery must agree on it. A frame is a head, the heads of its
+//! entries, and somewhere behind them the bytes of each: a piece of one segment's file, byte for byte. So
+//! to redo a frame is to put bytes where they belong; to do it twice changes nothing.
 //!
-//! A journal's file is used again and again. Invariant: no frame of an earlier use passes for one of
-//! this: each use draws a generation, and a frame tells it, its number in the file, and a checksum
-//! over all of itself.
+//! A journal's file is used again and again. Invariants: no frame of an earlier use passes for one of
+//! this: each use draws a generation, and a frame tells it, its number in the file, and a checksum over
+//! its heads, which have one over the bytes of each entry. A use begins with a frame of its own that brings
+//! nothing, on stable storage before another follows. A frame tells how many of its generation were on
+//! stable storage before its append began: those must be there, and what is not is damage (see [`Walk`]).
 
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::ops::Range;
 use flowstone_types::{Offset, Uuid};
 
+mod first;
+#[cfg(test)]
+mod tests;
+mod walk;
+
+pub use walk::{Contents, Next, Walk};
+
 /// What a frame begins with: name and version of the format.
-const MAGIC: [u8; 8] = *b"FSJRNL\0\x01";
-/// Bytes of a frame's head: magic, checksum, length, generation, number, count of entries.
-pub const FRAME_HEAD_BYTES: usize = 8 + 4 + 4 + 8 + 8 + 4;
+const MAGIC: [u8; 8] = *b"FSJRNL\0\x02";
+/// Bytes of a frame's head: magic, checksum, length of the frame, length of all its heads, generation, number,
+/// frames before the append, count of entries.
+pub const FRAME_HEAD_BYTES: usize = 8 + 4 + 4 + 4 + 8 + 8 + 8 + 4;
 /// Bytes of an entry's head: topic id, partition, segment, position, where in the frame its bytes are, how
-/// many, and the length of the topic's name, which follows.
-const ENTRY_HEAD_BYTES: usize = 16 + 4 + 8 + 8 + 4 + 4 + 2;
+/// many, their checksum, the offset behind them, and the length of the topic's name, which follows.
+const ENTRY_HEAD_BYTES: usize = 16 + 4 + 8 + 8 + 4 + 4 + 4 + 8 + 2;
 /// Largest frame: what claims more is none.
 pub const FRAME_BYTES_MAX: usize = 4 << 20;
+/// A frame begins at a multiple of that many bytes in its file.
+pub const FRAME_ALIGN_BYTES: usize = 4096;
 
-/// Where the checksum stands; it covers what follows it.
+/// Where the checksum stands; it covers what follows it, up to the end of the heads.
 const CHECKSUM_AT: usize = 8;
 const COVERED_FROM: usize = CHECKSUM_AT + 4;
 
@@ -48,64 +60,83 @@ impl Place<'_> {
         ENTRY_HEAD_BYTES + self.topic.len()
     }
 
-    /// Writes the head of an entry whose bytes stand in the frame at `bytes`.
-    pub fn write_head(&self, bytes: core::ops::Range<usize>, mut put: impl FnMut(&[u8])) {
+    /// Writes the head of an entry with this content.
+    pub fn write_head(&self, content: &Content, mut put: impl FnMut(&[u8])) {
         let number = |number: usize| u32::try_from(number).expect("below FRAME_BYTES_MAX");
         put(&self.topic_id.to_bytes());
         put(&self.index.to_be_bytes());
         put(&self.segment.0.to_be_bytes());
         put(&self.position.to_be_bytes());
-        put(&number(bytes.start).to_be_bytes());
-        put(&number(bytes.len()).to_be_bytes());
+        put(&number(content.bytes.start).to_be_bytes());
+        put(&number(content.bytes.len()).to_be_bytes());
+        put(&content.checksum.to_be_bytes());
+        put(&content.end.0.to_be_bytes());
         put(&u16::try_from(self.topic.len()).expect("a topic's name is short").to_be_bytes());
         put(self.topic.as_bytes());
     }
 }
 
-/// Fills in the head of a frame: `frame` is its first part, with [`FRAME_HEAD_BYTES`] of room in front of the
-/// entries' heads, and `rest` are the parts that follow.
-pub fn seal_frame<'a>(
-    frame: &mut [u8],
-    rest: impl Iterator<Item = &'a [u8]> + Clone,
-    generation: u64,
-    number: u64,
-    entries: u32,
-) {
-    let len = frame.len() + rest.clone().map(<[u8]>::len).sum::<usize>();
-    assert!(len <= FRAME_BYTES_MAX);
-    let len = u32::try_from(len).expect("checked above");
-    frame[..8].copy_from_slice(&MAGIC);
-    frame[12..16].copy_from_slice(&len.to_be_bytes());
-    frame[16..24].copy_from_slice(&generation.to_be_bytes());
-    frame[24..32].copy_from_slice(&number.to_be_bytes());
-    frame[32..36].copy_from_slice(&entries.to_be_bytes());
-    let checksum = checksum(&frame[COVERED_FROM..], rest);
-    frame[CHECKSUM_AT..COVERED_FROM].copy_from_slice(&checksum.to_be_bytes());
+/// What an entry brings.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Content {
+    /// Where its bytes are in the frame.
+    pub bytes: Range<usize>,
+    /// Their [`checksum`].
+    pub checksum: u32,
+    /// The offset after the last of its batches.
+    pub end: Offset,
 }
 
-fn checksum<'a>(first: &[u8], rest: impl Iterator<Item = &'a [u8]>) -> u32 {
-    let mut digest = crc_fast::Digest::new(crc_fast::CrcAlgorithm::Crc32Iscsi);
-    digest.update(first);
-    rest.for_each(|part| digest.update(part));
-    u32::try_from(digest.finalize()).expect("32 bits")
+/// Where a frame belongs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stamp {
+    /// Which use of the file.
+    pub generation: u64,
+    /// Its number in that use, from 0.
+    pub number: u64,
+    /// How many frames of that use were on stable storage before the append began that it is of: the number of that
+    /// append's first frame.
+    pub settled: u64,
+}
+
+/// Fills in the head of a frame of `len` bytes: `heads` has [`FRAME_HEAD_BYTES`] of room in front of the heads of its
+/// entries, of which there are so many.
+pub fn seal_frame(heads: &mut [u8], len: usize, stamp: Stamp, entries: u32) {
+    assert!(len <= FRAME_BYTES_MAX && heads.len() <= len);
+    let number = |number: usize| u32::try_from(number).expect("checked above");
+    heads[..8].copy_from_slice(&MAGIC);
+    heads[12..16].copy_from_slice(&number(len).to_be_bytes());
+    let heads_len = number(heads.len());
+    heads[16..20].copy_from_slice(&heads_len.to_be_bytes());
+    heads[20..28].copy_from_slice(&stamp.generation.to_be_bytes());
+    heads[28..36].copy_from_slice(&stamp.number.to_be_bytes());
+    heads[36..44].copy_from_slice(&stamp.settled.to_be_bytes());
+    heads[44..48].copy_from_slice(&entries.to_be_bytes());
+    let checksum = checksum(&heads[COVERED_FROM..]);
+    heads[CHECKSUM_AT..COVERED_FROM].copy_from_slice(&checksum.to_be_bytes());
+}
+
+/// The checksum of an entry's bytes, and of heads.
+pub fn checksum(bytes: &[u8]) -> u32 {
+    crc_fast::crc32_iscsi(bytes)
 }
 
 /// How long the frame is that begins with these bytes; `None` where none begins.
 pub fn frame_len(head: &[u8]) -> Option<usize> {
-    if head.len() < FRAME_HEAD_BYTES || head[..8] != MAGIC {
+    if head.len() < FRAME_HEAD_BYTES || (head[..8] != MAGIC && head[..8] != first::MAGIC) {
         return None;
     }
     let len = u32::from_be_bytes(*head[12..].first_chunk()?) as usize;
-    (FRAME_HEAD_BYTES..=FRAME_BYTES_MAX).contains(&len).then_some(len)
+    (first::FRAME_HEAD_BYTES..=FRAME_BYTES_MAX).contains(&len).then_some(len)
 }
 
 /// A frame that was read.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Frame {
-    /// Which use of the file it belongs to.
-    pub generation: u64,
-    /// Its number in that use, from 0.
-    pub number: u64,
+    /// Where it belongs.
+    pub stamp: Stamp,
+    /// Bytes of it.
+    pub len: usize,
     /// What it brings.
     pub entries: Vec<Entry>,
 }
@@ -124,98 +155,61 @@ pub struct Entry {
     /// The position in its file.
     pub position: u64,
     /// Where its bytes are in the frame.
-    pub bytes: core::ops::Range<usize>,
+    pub bytes: Range<usize>,
+    /// Whether they are there as they were written.
+    pub is_whole: bool,
+    /// The offset after the last of its batches, where the frame tells: the first version of the format does not.
+    pub end: Option<Offset>,
 }
 
 impl Frame {
-    /// Reads a whole frame; `None` where it is torn, or none.
+    /// Reads a frame; `None` where there is none, or its heads are torn.
     pub fn parse(frame: &[u8]) -> Option<Self> {
         let len = frame_len(frame)?;
-        let frame = frame.get(..len)?;
-        let expected = u32::from_be_bytes(*frame[CHECKSUM_AT..].first_chunk()?);
-        if checksum(&frame[COVERED_FROM..], core::iter::empty()) != expected {
+        if frame[..8] == first::MAGIC {
+            return first::parse(frame.get(..len)?);
+        }
+        let heads = u32::from_be_bytes(*frame[16..].first_chunk()?) as usize;
+        if !(FRAME_HEAD_BYTES..=len).contains(&heads) {
             return None;
         }
-        let generation = u64::from_be_bytes(*frame[16..].first_chunk()?);
-        let number = u64::from_be_bytes(*frame[24..].first_chunk()?);
-        let count = u32::from_be_bytes(*frame[32..].first_chunk()?) as usize;
+        let expected = u32::from_be_bytes(*frame[CHECKSUM_AT..].first_chunk()?);
+        if checksum(frame.get(COVERED_FROM..heads)?) != expected {
+            return None;
+        }
+        let number = |at: usize| Some(u64::from_be_bytes(*frame[at..].first_chunk()?));
+        let stamp = Stamp { generation: number(20)?, number: number(28)?, settled: number(36)? };
+        let count = u32::from_be_bytes(*frame[44..].first_chunk()?) as usize;
         let (mut entries, mut at) = (Vec::new(), FRAME_HEAD_BYTES);
         for _ in 0..count {
-            entries.push(entry(frame, &mut at)?);
+            entries.push(entry(&frame[..heads], &mut at, frame, len)?);
         }
-        Some(Self { generation, number, entries })
+        (stamp.settled <= stamp.number).then_some(Self { stamp, len, entries })
+    }
+
+    /// Whether all that it brings is there as it was written.
+    pub fn is_whole(&self) -> bool {
+        self.entries.iter().all(|entry| entry.is_whole)
     }
 }
 
-fn entry(frame: &[u8], at: &mut usize) -> Option<Entry> {
-    let head = frame.get(*at..*at + ENTRY_HEAD_BYTES)?;
+fn entry(heads: &[u8], at: &mut usize, frame: &[u8], len: usize) -> Option<Entry> {
+    let head = heads.get(*at..*at + ENTRY_HEAD_BYTES)?;
     let topic_id = Uuid::from_bytes(*head.first_chunk()?);
     let index = i32::from_be_bytes(*head[16..].first_chunk()?);
     let segment = Offset(i64::from_be_bytes(*head[20..].first_chunk()?));
     let position = u64::from_be_bytes(*head[28..].first_chunk()?);
-    let start = u32::from_be_bytes(*head[36..].first_chunk()?) as usize;
-    let len = u32::from_be_bytes(*head[40..].first_chunk()?) as usize;
-    let name = u16::from_be_bytes(*head[44..].first_chunk()?) as usize;
+    let from = u32::from_be_bytes(*head[36..].first_chunk()?) as usize;
+    let bytes = from..from + u32::from_be_bytes(*head[40..].first_chunk()?) as usize;
+    let expected = u32::from_be_bytes(*head[44..].first_chunk()?);
+    let end = Some(Offset(i64::from_be_bytes(*head[48..].first_chunk()?)));
+    let name = u16::from_be_bytes(*head[56..].first_chunk()?) as usize;
     *at += ENTRY_HEAD_BYTES;
-    let topic = core::str::from_utf8(frame.get(*at..*at + name)?).ok()?.to_string();
+    let topic = core::str::from_utf8(heads.get(*at..*at + name)?).ok()?.to_string();
     *at += name;
-    let bytes = start..start + len;
-    frame.get(bytes.clone())?;
-    Some(Entry { topic_id, topic, index, segment, position, bytes })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use alloc::vec;
-
-    fn frame(generation: u64, number: u64) -> Vec<u8> {
-        let place = |index| {
-            let (topic_id, segment) = (Uuid::METADATA_TOPIC, Offset(40));
-            Place { topic_id, topic: "orders", index, segment, position: 4096 }
-        };
-        let mut frame = vec![0; FRAME_HEAD_BYTES];
-        let heads = FRAME_HEAD_BYTES + 2 * place(0).head_bytes();
-        place(0).write_head(heads..heads + 5, |part| frame.extend_from_slice(part));
-        place(7).write_head(heads + 5..heads + 11, |part| frame.extend_from_slice(part));
-        assert_eq!(frame.len(), heads);
-        frame.extend_from_slice(b"first");
-        seal_frame(&mut frame, [&b"sec"[..], b"ond"].into_iter(), generation, number, 2);
-        frame.extend_from_slice(b"second");
-        frame
+    if bytes.end > len {
+        return None;
     }
-
-    #[test]
-    fn a_frame_tells_what_belongs_where() {
-        let mut bytes = frame(9, 3);
-        let len = bytes.len();
-        bytes.resize(4096, 0); // As it stands in the file: up to a page.
-        assert_eq!(frame_len(&bytes), Some(len));
-        let frame = Frame::parse(&bytes).unwrap();
-        assert_eq!((frame.generation, frame.number, frame.entries.len()), (9, 3, 2));
-        let second = &frame.entries[1];
-        assert_eq!((second.topic.as_str(), second.index), ("orders", 7));
-        assert_eq!((second.segment, second.position), (Offset(40), 4096));
-        assert_eq!(&bytes[second.bytes.clone()], b"second");
-    }
-
-    #[test]
-    fn a_torn_frame_is_none_wherever_it_is_torn() {
-        let whole = frame(9, 3);
-        for at in 0..whole.len() {
-            let mut torn = whole.clone();
-            torn[at] ^= 1;
-            assert_eq!(Frame::parse(&torn), None, "a bit of byte {at} was turned");
-            assert_eq!(Frame::parse(&whole[..at]), None, "cut at {at}");
-        }
-    }
-
-    #[test]
-    fn a_length_of_nonsense_is_no_length() {
-        let mut bytes = frame(0, 0);
-        bytes[12..16].copy_from_slice(&u32::MAX.to_be_bytes());
-        assert_eq!(frame_len(&bytes), None);
-        assert_eq!(frame_len(&[0; 4096]), None);
-        assert_eq!(frame_len(&bytes[..20]), None);
-    }
+    let is_whole = frame.get(bytes.clone()).is_some_and(|bytes| checksum(bytes) == expected);
+    Some(Entry { topic_id, topic, index, segment, position, bytes, is_whole, end })
 }

@@ -72,7 +72,8 @@ pub const HIGH_WATERMARKS: &str = "replication-offset-checkpoint";
 /// Present where a write or flush of this log failed (our own file; Kafka knows none): what is in the
 /// page cache and in files may not be on the disk, whatever a later flush says.
 pub const DISTRUSTED: &str = "flowstone-distrusted";
-/// An operator makes it where a log is damaged and is to be cut all the same (our own file).
+/// An operator makes it where a log is damaged and is to be cut all the same; in a log directory, where a journal is
+/// damaged and what it had is to be given up (our own file).
 pub const CUT_ALLOWED: &str = "flowstone-cut-allowed";
 /// Begins the name of a journal's file (our own: see [`crate::journal`]); a number follows.
 pub const JOURNAL: &str = "flowstone-journal-";

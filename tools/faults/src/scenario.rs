@@ -133,8 +133,8 @@ pub static SCENARIOS: &[Scenario] = &[
     Scenario {
         id: "S17",
         title: "a flipped bit",
-        fault: "one bit of a file: batch header, CRC, record, first and last batch, indexes, snapshots, checkpoints, identity, metadata log",
-        pass: "no other bytes are served, the damage shows (error, log line, or a refusal to start), indexes are rebuilt, other partitions go on; where a log lacks what was on stable storage (its last segment after a clean stop, its identity) it is offline and its files stay as they are; of the metadata log, the daemon refuses to start (there is no replica to repair from)",
+        fault: "one bit of a file: batch header, CRC, record, first and last batch, indexes, snapshots, checkpoints, identity, metadata log; of a killed daemon, a frame of the journal in the middle and the last",
+        pass: "no other bytes are served, the damage shows (error, log line, or a refusal to start), indexes are rebuilt, other partitions go on; where a log lacks what was on stable storage (its last segment after a clean stop, its identity) it is offline and its files stay as they are; of the metadata log, and of what a journal's frame tells of whose its bytes are, the daemon refuses to start (there is no replica to repair from); the last append of a journal may read as torn",
         quick: false,
         needs: Needs::Nothing,
         play: damage::bits,

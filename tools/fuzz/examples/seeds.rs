@@ -11,7 +11,7 @@ use flowstone_coordinators::{
     GroupMetadataKey, GroupMetadataValue, MemberMetadata, OffsetCommitKey, OffsetCommitValue,
 };
 use flowstone_fuzz::{Random, TARGETS, pieces};
-use flowstone_log::journal::{FRAME_HEAD_BYTES, Place, seal_frame};
+use flowstone_log::journal::{Content, FRAME_HEAD_BYTES, Place, Stamp, checksum, seal_frame};
 use flowstone_metadata::MetadataRecord;
 use flowstone_raft::messages as m;
 use flowstone_schema::Message;
@@ -150,10 +150,12 @@ fn files() -> Result<(), Failure> {
     let place =
         |index| Place { topic_id, topic: "orders", index, segment: Offset(40), position: 4096 };
     let heads = FRAME_HEAD_BYTES + 2 * place(0).head_bytes();
-    place(0).write_head(heads..heads + 5, |part| frame.extend_from_slice(part));
-    place(7).write_head(heads + 5..heads + 11, |part| frame.extend_from_slice(part));
+    let content = |bytes, text| Content { bytes, checksum: checksum(text), end: Offset(42) };
+    let (first, second) = (heads..heads + 5, heads + 5..heads + 11);
+    place(0).write_head(&content(first, b"first"), |part| frame.extend_from_slice(part));
+    place(7).write_head(&content(second, b"second"), |part| frame.extend_from_slice(part));
+    seal_frame(&mut frame, heads + 11, Stamp { generation: 9, number: 3, settled: 2 }, 2);
     frame.extend_from_slice(b"firstsecond");
-    seal_frame(&mut frame, core::iter::empty(), 9, 3, 2);
     put("journal", "two-entries", &[&[0], &frame])?;
     put("journal", "sealed", &[&[1], &frame])?;
 

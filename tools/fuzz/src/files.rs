@@ -3,7 +3,9 @@
 use std::ops::Range;
 
 use flowstone_batch::{BatchHeader, HEADER_LEN, batches, crc_ok};
-use flowstone_log::journal::{FRAME_HEAD_BYTES, Frame, Place, frame_len, seal_frame};
+use flowstone_log::journal::{
+    Content, FRAME_HEAD_BYTES, Frame, Place, checksum, frame_len, seal_frame,
+};
 use flowstone_log::{
     Active, CutEnd, End, Epochs, MetaProperties, OffsetIndex, ProducerState, Scanner, Step,
     TimeIndex, Wanted, cut, decode_clean_shutdown, decode_offsets, decode_partition_metadata,
@@ -120,10 +122,16 @@ pub(crate) fn journal(data: &[u8]) {
     let how = input.byte();
     let mut bytes = input.0.to_vec();
     if how & 1 == 0 && bytes.len() >= FRAME_HEAD_BYTES {
-        bytes[..8].copy_from_slice(b"FSJRNL\0\x01");
+        bytes[..7].copy_from_slice(b"FSJRNL\0");
+        bytes[7] = 1 + (how >> 1 & 1);
         let length = bytes.len() as u32;
         bytes[12..16].copy_from_slice(&length.to_be_bytes());
-        let checksum = crc32c(&bytes[12..]);
+        let heads = match bytes[7] {
+            1 => bytes.len(),
+            _ => (u32::from_be_bytes(bytes[16..20].try_into().unwrap()) as usize)
+                .clamp(20, bytes.len()),
+        };
+        let checksum = crc32c(&bytes[12..heads]);
         bytes[8..12].copy_from_slice(&checksum.to_be_bytes());
     }
     let length = frame_len(&bytes);
@@ -135,16 +143,25 @@ pub(crate) fn journal(data: &[u8]) {
         let (index, segment, position) = (entry.index, entry.segment, entry.position);
         Place { topic_id, topic, index, segment, position }
     }
+    assert_eq!(frame.len, length);
+    if frame.entries.iter().any(|entry| entry.end.is_none()) {
+        return assert!(frame.is_whole()); // The first version: it is not written any more.
+    }
     let mut written = vec![0; FRAME_HEAD_BYTES];
     for entry in &frame.entries {
         // Where the bytes stand is kept: only the heads are written again.
-        place(entry).write_head(entry.bytes.clone(), |part| written.extend_from_slice(part));
+        let there = bytes.get(entry.bytes.clone()).map(checksum);
+        let checksum = there.filter(|_| entry.is_whole).unwrap_or(!there.unwrap_or(0));
+        let end = entry.end.expect("looked for above");
+        let content = Content { bytes: entry.bytes.clone(), checksum, end };
+        place(entry).write_head(&content, |part| written.extend_from_slice(part));
     }
     let heads = written.len();
-    written.resize(heads.max(length), 0);
-    let count = frame.entries.len() as u32;
-    let (generation, number) = (frame.generation, frame.number);
-    seal_frame(&mut written, core::iter::empty(), generation, number, count);
+    if heads > length {
+        return; // Entries that share their names' bytes with others.
+    }
+    seal_frame(&mut written, length, frame.stamp, frame.entries.len() as u32);
+    written.extend_from_slice(bytes.get(heads..).unwrap_or_default());
     assert_eq!(Frame::parse(&written), Some(frame));
 }
 

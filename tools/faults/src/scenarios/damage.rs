@@ -31,6 +31,10 @@ enum Must {
     ShowOrRefuse,
     /// Nothing is served of that partition, its files stay as they are, and the daemon says why.
     Offline,
+    /// The same, but what the journal has of it is put in place first.
+    OfflineRedone,
+    /// Fewer are served than there were: what is last looks like an append that a power cut tore.
+    Torn,
     /// The daemon refuses to start, and names the file.
     Refuse,
 }
@@ -43,15 +47,15 @@ struct Bench {
 
 impl Bench {
     /// Filled, and stopped in order or killed.
-    fn new(stage: &Stage, journal: bool, clean: bool) -> anyhow::Result<Self> {
-        let mut launch = stage.launch("data");
+    fn new(stage: &Stage, name: &str, journal: bool, clean: bool) -> anyhow::Result<Self> {
+        let mut launch = stage.launch(name);
         if !journal {
             launch.set("flowstone.journal.bytes", "0");
         }
         let daemon = launch.start()?;
         let mut client = Client::connect(launch.address(), ANSWER_WITHIN)?;
         create_topic(&mut client, TOPIC, 2, &[("segment.bytes", (1 << 20).to_string())])?;
-        for partition in 0..2 {
+        for partition in [1, 0] {
             known::fill(&mut client, TOPIC, partition, RECORDS)?;
         }
         if clean {
@@ -60,7 +64,7 @@ impl Bench {
         } else {
             daemon.kill()?;
         }
-        let image = stage.folder().join("image");
+        let image = stage.folder().join(format!("{name}-image"));
         copy(launch.data(), &image)?;
         Ok(Self { launch, image })
     }
@@ -105,7 +109,7 @@ impl Bench {
         let folder = match must {
             Must::Offline => format!("{TOPIC}-0"),
             Must::Refuse => "__cluster_metadata-0".to_owned(),
-            Must::Whole | Must::Show | Must::ShowOrRefuse => return Ok(Vec::new()),
+            _ => return Ok(Vec::new()),
         };
         let mut found = Vec::new();
         for entry in fs::read_dir(self.launch.data().join(folder))?.flatten() {
@@ -135,7 +139,8 @@ impl Bench {
         let Served { upto, refused } = known::served(&mut client, TOPIC, 0, 0, RECORDS)?;
         let shown = refused.is_some() || says_so(&daemon);
         let daemon_said = daemon.said();
-        if must == Must::Offline {
+        let is_offline = matches!(must, Must::Offline | Must::OfflineRedone);
+        if is_offline {
             let sent = known::fill_from(&mut client, TOPIC, 0, RECORDS, 1);
             ensure!(sent.is_err(), "a damaged log takes records");
         }
@@ -157,7 +162,10 @@ impl Bench {
             Must::ShowOrRefuse => {
                 ensure!(upto == RECORDS || shown, "served to {upto}, and nobody says why");
             }
-            Must::Offline => {
+            Must::Torn => {
+                ensure!(upto < RECORDS && refused.is_none(), "served to {upto}: {refused:?}");
+            }
+            Must::Offline | Must::OfflineRedone => {
                 ensure!(upto == 0 && refused.is_some(), "served to {upto}: {refused:?}");
                 let why = daemon_said.contains("is damaged") && daemon_said.contains("offline");
                 ensure!(why, "the daemon does not say why the partition is offline");
@@ -180,7 +188,7 @@ fn says_so(daemon: &Daemon) -> bool {
 /// S17: one bit, in each kind of file.
 pub fn bits(stage: &mut Stage) -> anyhow::Result<()> {
     use Must::{Offline, Refuse, Show, ShowOrRefuse, Whole};
-    let bench = Bench::new(stage, true, true)?;
+    let bench = Bench::new(stage, "stopped", true, true)?;
     // Kafka's batch header: length at 8, magic at 16, CRC at 17, counts and producer to 61.
     for (name, range) in [
         ("first batch: its length", 8..12),
@@ -240,13 +248,44 @@ pub fn bits(stage: &mut Stage) -> anyhow::Result<()> {
             found.iter().try_for_each(|file| flip_anywhere(file, random))
         })?;
     }
+    journal_bits(stage)
+}
+
+/// S17: one bit, in the journal of a daemon that was killed: what only the journal has of the partition.
+fn journal_bits(stage: &mut Stage) -> anyhow::Result<()> {
+    let bench = Bench::new(stage, "killed", true, false)?;
+    bench.case(stage, "journal: untouched", Must::Whole, |_, _| Ok(()))?;
+    for (name, behind, at, must) in [
+        (
+            "journal: a record in the middle",
+            2,
+            2 * HEADS_BYTES..4 * HEADS_BYTES,
+            Must::OfflineRedone,
+        ),
+        ("journal: heads in the middle", 2, 8..HEADS_BYTES / 64, Must::Refuse),
+        ("journal: a record of the last append", 0, 2 * HEADS_BYTES..4 * HEADS_BYTES, Must::Torn),
+        ("journal: heads of the last append", 0, 8..HEADS_BYTES / 64, Must::Torn),
+    ] {
+        bench.case(stage, name, must, |bench, random| {
+            let (file, frame) = bench.journaled(behind)?;
+            flip(&file, frame + random.between(at.start, at.end), random)
+        })?;
+    }
     Ok(())
 }
+
+/// A frame of the journal has its heads in a first page, and then the pages of a large batch; the first of those has
+/// the end of the batch before, too.
+const HEADS_BYTES: u64 = 4096;
+/// What it begins with; and where in its first entry the partition and the topic's name are.
+const FRAME: &[u8] = b"FSJRNL\0\x02";
+const PARTITION_AT: usize = 48 + 16;
+const TOPIC_AT: usize = 48 + 58;
 
 /// S18: ends that are cut off, zeroed or extended, after a kill, where nothing but the segment has them.
 pub fn ends(stage: &mut Stage) -> anyhow::Result<()> {
     use Must::{Show, Whole};
-    let bench = Bench::new(stage, false, false)?;
+    let bench = Bench::new(stage, "data", false, false)?;
     bench.case(stage, "untouched", Whole, |_, _| Ok(()))?;
     bench.case(stage, "garbage behind the end", Whole, |bench, random| {
         let last = bench.last_log()?;
@@ -272,6 +311,26 @@ pub fn ends(stage: &mut Stage) -> anyhow::Result<()> {
 }
 
 impl Bench {
+    /// Where the frame of the first partition is that has so many of them behind it.
+    fn journaled(&self, behind: usize) -> anyhow::Result<(PathBuf, u64)> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(self.launch.data())?.flatten() {
+            if !entry.file_name().to_string_lossy().starts_with("flowstone-journal-") {
+                continue;
+            }
+            for (at, page) in fs::read(entry.path())?.chunks(HEADS_BYTES as usize).enumerate() {
+                let is_ours = page.starts_with(FRAME)
+                    && page[PARTITION_AT..].starts_with(&0_i32.to_be_bytes())
+                    && page[TOPIC_AT..].starts_with(TOPIC.as_bytes());
+                if is_ours {
+                    found.push((entry.path(), at as u64 * HEADS_BYTES));
+                }
+            }
+        }
+        ensure!(found.len() > behind, "the journal has {} frames of it", found.len());
+        Ok(found.swap_remove(found.len() - 1 - behind))
+    }
+
     fn last_log(&self) -> anyhow::Result<PathBuf> {
         self.files(".log")?.pop().context("a log")
     }
