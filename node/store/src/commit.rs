@@ -15,7 +15,7 @@ use flowstone_log::Durability;
 use flowstone_runtime::{deadline, local::Notify, now, spawn};
 use flowstone_types::{Instant, Offset};
 
-use crate::error::StorageError;
+use crate::error::{Action, StorageError};
 use crate::gather::gather;
 use crate::journal::{Journal, Piece};
 use crate::log::{Health, Inner};
@@ -188,7 +188,8 @@ impl Committer {
         if let Err(error) = self.journal.append(pieces).await {
             tracing::error!(%error, "a write to the journal failed");
             let Piece { log, .. } = &pieces[0];
-            log.shard.fail_dir(log.dir, &StorageError::io("write", self.journal.dir())(error));
+            log.shard
+                .fail_dir(log.dir, &StorageError::io(Action::Write, self.journal.dir())(error));
             return false; // Where it was for want of space, segments are written directly from now on.
         }
         for Piece { log, run } in pieces {

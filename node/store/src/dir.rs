@@ -17,7 +17,7 @@ use flowstone_runtime::{fs, sleep, spawn};
 use flowstone_types::{Offset, Uuid};
 use tracing::{error, info, warn};
 
-use crate::error::StorageError;
+use crate::error::{Action, StorageError};
 use crate::open::remove;
 use crate::redo::{drop_journal, redo};
 
@@ -79,13 +79,13 @@ impl LogDir {
     /// scanned, nothing is lost.
     pub async fn open(path: impl Into<PathBuf>, directory_id: Uuid) -> Result<Self, StorageError> {
         let path = path.into();
-        if !fs::exists(&path).await.map_err(StorageError::io("find", &path))? {
-            fs::create_dir_all(&path).await.map_err(StorageError::io("make", &path))?;
+        if !fs::exists(&path).await.map_err(StorageError::io(Action::Find, &path))? {
+            fs::create_dir_all(&path).await.map_err(StorageError::io(Action::Make, &path))?;
             for parent in path.ancestors().skip(1).filter(|parent| !parent.as_os_str().is_empty()) {
-                fs::sync_dir(parent).await.map_err(StorageError::io("flush", parent))?;
+                fs::sync_dir(parent).await.map_err(StorageError::io(Action::Flush, parent))?;
             }
         }
-        let entries = fs::read_dir(&path).await.map_err(StorageError::io("list", &path))?;
+        let entries = fs::read_dir(&path).await.map_err(StorageError::io(Action::List, &path))?;
         let has = |name: &str| entries.iter().any(|entry| entry.name == name);
         let (mut clean, mut broker_epoch) = (false, None);
         if has(names::CLEAN_SHUTDOWN) {
@@ -93,8 +93,8 @@ impl LogDir {
             let marker = path.join(names::CLEAN_SHUTDOWN);
             let text = read_text(&marker).await?;
             broker_epoch = decode_clean_shutdown(&text).filter(|epoch| *epoch >= 0);
-            fs::remove_file(&marker).await.map_err(StorageError::io("remove", &marker))?;
-            fs::sync_dir(&path).await.map_err(StorageError::io("flush", &path))?;
+            fs::remove_file(&marker).await.map_err(StorageError::io(Action::Remove, &marker))?;
+            fs::sync_dir(&path).await.map_err(StorageError::io(Action::Flush, &path))?;
             clean = true;
         }
         let mut table = Table::default();
@@ -127,7 +127,7 @@ impl LogDir {
         if has(names::CUT_ALLOWED) {
             remove(&path, &[names::CUT_ALLOWED.to_owned()]).await?; // It was for that journal only.
         }
-        let entries = fs::read_dir(&path).await.map_err(StorageError::io("list", &path))?;
+        let entries = fs::read_dir(&path).await.map_err(StorageError::io(Action::List, &path))?;
         for entry in entries.iter().filter(|entry| entry.is_dir) {
             if names::is_retired_dir(&entry.name) {
                 let retired = path.join(&entry.name);
@@ -239,7 +239,7 @@ impl LogDir {
         let unrecovered = self.table().unrecovered.clone();
         for (topic, index) in unrecovered {
             let path = self.path().join(names::partition_dir(&topic, index));
-            if fs::exists(&path).await.map_err(StorageError::io("find", &path))? {
+            if fs::exists(&path).await.map_err(StorageError::io(Action::Find, &path))? {
                 warn!(path = %path.display(), "not recovered yet: left to the next start");
                 distrust(&path).await?;
             }
@@ -249,7 +249,7 @@ impl LogDir {
         }
         let marker = self.path().join(names::CLEAN_SHUTDOWN);
         let text = encode_clean_shutdown(broker_epoch).into_bytes();
-        fs::write_atomic(&marker, text).await.map_err(StorageError::io("write", &marker))
+        fs::write_atomic(&marker, text).await.map_err(StorageError::io(Action::Write, &marker))
     }
 
     /// Writes the checkpoints if they changed. The recovery points last: they claim most.
@@ -269,7 +269,7 @@ impl LogDir {
         for (name, text) in files {
             let file = self.path().join(name);
             if let Err(error) = fs::write_atomic(&file, text.into_bytes()).await {
-                result = Err(StorageError::io("write", &file)(error));
+                result = Err(StorageError::io(Action::Write, &file)(error));
                 break;
             }
         }
@@ -396,10 +396,10 @@ enum Begin {
 pub(crate) async fn distrust(folder: &Path) -> Result<(), StorageError> {
     let marker = folder.join(names::DISTRUSTED);
     let written = fs::write_atomic(&marker, Vec::new()).await;
-    written.map_err(StorageError::io("write", &marker))
+    written.map_err(StorageError::io(Action::Write, &marker))
 }
 
 async fn read_text(path: &Path) -> Result<String, StorageError> {
-    let bytes = fs::read(path).await.map_err(StorageError::io("read", path))?;
+    let bytes = fs::read(path).await.map_err(StorageError::io(Action::Read, path))?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }

@@ -1,5 +1,6 @@
 //! What can go wrong with storage, in types.
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,14 +9,75 @@ use flowstone_log::Refused;
 use flowstone_types::Offset;
 use thiserror::Error;
 
+/// What was asked of the operating system.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// To see whether something is there.
+    Find,
+    /// To list a directory.
+    List,
+    /// To open a file; to make one that is missing, too.
+    Open,
+    /// To read.
+    Read,
+    /// To make a directory.
+    Make,
+    /// To reserve disk.
+    Allocate,
+    /// To write.
+    Write,
+    /// To cut a file, or lengthen it.
+    Cut,
+    /// To bring what was written to stable storage.
+    Flush,
+    /// To rename.
+    Rename,
+    /// To remove.
+    Remove,
+}
+
+impl Action {
+    /// Whether it asks the disk to take or to keep something.
+    const fn is_write(self) -> bool {
+        match self {
+            Self::Find | Self::List | Self::Open | Self::Read => false,
+            Self::Make
+            | Self::Allocate
+            | Self::Write
+            | Self::Cut
+            | Self::Flush
+            | Self::Rename
+            | Self::Remove => true,
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Find => "find",
+            Self::List => "list",
+            Self::Open => "open",
+            Self::Read => "read",
+            Self::Make => "make",
+            Self::Allocate => "allocate",
+            Self::Write => "write",
+            Self::Cut => "cut",
+            Self::Flush => "flush",
+            Self::Rename => "rename",
+            Self::Remove => "remove",
+        })
+    }
+}
+
 /// Storage did not do what was asked. Clones share the cause.
 #[derive(Clone, Debug, Error)]
 pub enum StorageError {
     /// The operating system said no.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
-        /// What was tried: "write", "flush", "open", ...
-        action: &'static str,
+        /// What was tried.
+        action: Action,
         /// On what.
         path: PathBuf,
         /// The answer.
@@ -76,7 +138,7 @@ pub enum StorageError {
 
 impl StorageError {
     /// Turns an I/O error into one that says what was tried on what.
-    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn io(action: Action, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| {
             if out_of_space(&source) {
@@ -90,9 +152,7 @@ impl StorageError {
     /// be gone with it.
     pub(crate) const fn is_failed_write(&self) -> bool {
         match self {
-            Self::Io { action, .. } => {
-                !matches!(action.as_bytes(), b"read" | b"open" | b"find" | b"list")
-            }
+            Self::Io { action, .. } => action.is_write(),
             Self::Damaged { .. }
             | Self::DamagedLog { .. }
             | Self::DamagedJournal { .. }

@@ -11,7 +11,7 @@ use flowstone_runtime::{File, OpenOptions, fs};
 use flowstone_types::Uuid;
 
 use crate::dir::LogDir;
-use crate::error::StorageError;
+use crate::error::{Action, StorageError};
 
 /// Makes the directory of a partition that has none. Nothing of it is flushed before the first write
 /// ([`make_durable`]): a power cut takes an empty log, which is then made again.
@@ -28,7 +28,7 @@ pub(crate) async fn create(
     if !dir.is_forgotten() {
         dir.checkpoint().await?;
     }
-    fs::create_dir_all(path).await.map_err(StorageError::io("make", path))?;
+    fs::create_dir_all(path).await.map_err(StorageError::io(Action::Make, path))?;
     write_partition_metadata(path, id).await?;
     dir.adopt(topic, index);
     Ok(())
@@ -44,7 +44,7 @@ pub(crate) async fn write_partition_metadata(path: &Path, id: Uuid) -> Result<()
         metadata.set_len(0).await?;
         metadata.write_at(vec![text], 0).await
     };
-    write.await.map_err(StorageError::io("write", &file))
+    write.await.map_err(StorageError::io(Action::Write, &file))
 }
 
 /// Puts on stable storage what a first batch needs around it: the topic id, the names of the
@@ -52,9 +52,9 @@ pub(crate) async fn write_partition_metadata(path: &Path, id: Uuid) -> Result<()
 pub(crate) async fn make_durable(dir: &LogDir, path: &Path) -> Result<(), StorageError> {
     let file = path.join(names::PARTITION_METADATA);
     let flush = async { File::open(&file, OpenOptions::default()).await?.sync().await };
-    flush.await.map_err(StorageError::io("flush", &file))?;
-    fs::sync_dir(path).await.map_err(StorageError::io("flush", path))?;
-    fs::sync_dir(dir.path()).await.map_err(StorageError::io("flush", dir.path()))
+    flush.await.map_err(StorageError::io(Action::Flush, &file))?;
+    fs::sync_dir(path).await.map_err(StorageError::io(Action::Flush, path))?;
+    fs::sync_dir(dir.path()).await.map_err(StorageError::io(Action::Flush, dir.path()))
 }
 
 /// Whose a partition's directory is, by its `partition.metadata`.
@@ -80,7 +80,7 @@ pub(crate) async fn owner(path: &Path, id: Uuid) -> Result<Owner, StorageError> 
     let bytes = match fs::read(&file).await {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Owner::Nobody),
-        Err(error) => return Err(StorageError::io("read", &file)(error)),
+        Err(error) => return Err(StorageError::io(Action::Read, &file)(error)),
     };
     let right = flowstone_log::encode_partition_metadata(id);
     let found = flowstone_log::decode_partition_metadata(&String::from_utf8_lossy(&bytes));
@@ -112,7 +112,7 @@ fn bits_apart(one: &[u8], other: &[u8]) -> u32 {
 }
 
 async fn has_batches(path: &Path) -> Result<bool, StorageError> {
-    let entries = fs::read_dir(path).await.map_err(StorageError::io("list", path))?;
+    let entries = fs::read_dir(path).await.map_err(StorageError::io(Action::List, path))?;
     let is_log =
         |name: &str| matches!(names::classify(name), names::Named::Segment(_, FileKind::Log));
     Ok(entries.iter().any(|entry| is_log(&entry.name) && entry.len > 0))

@@ -27,7 +27,7 @@ use flowstone_runtime::{Buffer, File, OpenOptions, PAGE_BYTES, fs, random_u64, s
 use flowstone_types::Offset;
 
 use crate::dir::LogDir;
-use crate::error::{StorageError, out_of_space};
+use crate::error::{Action, StorageError, out_of_space};
 use crate::gather::gather_bounded;
 use crate::log::Inner;
 use crate::tail::Run;
@@ -259,7 +259,7 @@ impl Journal {
             tracing::warn!(%dir, "disk full: the journal does not grow");
         } else {
             tracing::error!(%dir, %error, "the journal does not grow");
-            self.dir.fail(&StorageError::io("write", self.dir())(error));
+            self.dir.fail(&StorageError::io(Action::Write, self.dir())(error));
         }
         let books = self.books.borrow();
         let smallest = books.files.iter().map(|file| file.prepared).min();

@@ -29,7 +29,7 @@ mod write;
 pub use commit::CommitStats;
 pub use config::{LogSpec, StoreConfig};
 pub use dir::{FoundPartition, LogDir};
-pub use error::{AppendError, ReadError, StorageError};
+pub use error::{Action, AppendError, ReadError, StorageError};
 pub use flowstone_log::{Durability, LogConfig};
 pub use log::{Appended, Log, LogState, Watcher};
 pub use read::ReadOut;

@@ -20,7 +20,7 @@ use flowstone_runtime::{Buffer, File, OpenOptions, PAGE_BYTES, fs, now, wall_clo
 use flowstone_types::Offset;
 use tracing::{info, warn};
 
-use crate::error::{StorageError, how_to_give_up};
+use crate::error::{Action, StorageError, how_to_give_up};
 use crate::log::Writer;
 use crate::scan::SegmentScan;
 use crate::write::WRITE_BYTES_MAX;
@@ -67,7 +67,7 @@ pub(crate) struct Loaded {
 /// Loads a partition's directory.
 pub(crate) async fn load(found: &Found<'_>) -> Result<Loaded, StorageError> {
     let Found { path, .. } = *found;
-    let listing = fs::read_dir(path).await.map_err(StorageError::io("list", path))?;
+    let listing = fs::read_dir(path).await.map_err(StorageError::io(Action::List, path))?;
     let files: Vec<recovery::Found> = listing
         .into_iter()
         .filter(|entry| !entry.is_dir)
@@ -92,8 +92,8 @@ pub(crate) async fn load(found: &Found<'_>) -> Result<Loaded, StorageError> {
         warn!(log = %path.display(), "a write or flush failed here, or a recovery did not end: all that is not sealed is written anew");
         // The log's identity, too: its flush may have failed beside the others, and is not tried again.
         let file = path.join(names::PARTITION_METADATA);
-        let text = fs::read(&file).await.map_err(StorageError::io("read", &file))?;
-        fs::write_atomic(&file, text).await.map_err(StorageError::io("write", &file))?;
+        let text = fs::read(&file).await.map_err(StorageError::io(Action::Read, &file))?;
+        fs::write_atomic(&file, text).await.map_err(StorageError::io(Action::Write, &file))?;
         plan.segments.iter_mut().for_each(|segment| segment.scan |= segment.base >= recovery_point);
     }
     let mut loader = Loader {
@@ -143,7 +143,7 @@ impl Loader<'_> {
         &self,
     ) -> Result<Result<Epochs, flowstone_log::CorruptCheckpoint>, StorageError> {
         let file = self.found.path.join(names::EPOCHS);
-        let bytes = fs::read(&file).await.map_err(StorageError::io("read", &file))?;
+        let bytes = fs::read(&file).await.map_err(StorageError::io(Action::Read, &file))?;
         Ok(Epochs::decode(&String::from_utf8_lossy(&bytes)))
     }
 
@@ -209,7 +209,7 @@ impl Loader<'_> {
         let path = self.found.path.join(names::segment_file(base, FileKind::Log));
         let file = File::open(&path, self.open_options())
             .await
-            .map_err(StorageError::io("open", &path))?;
+            .map_err(StorageError::io(Action::Open, &path))?;
         Ok((file, path))
     }
 
@@ -246,7 +246,9 @@ impl Loader<'_> {
         };
         if doubtful > 0 {
             let from = segment.bytes.saturating_sub(doubtful);
-            rewrite(&file, from, segment.bytes).await.map_err(StorageError::io("write", &path))?;
+            rewrite(&file, from, segment.bytes)
+                .await
+                .map_err(StorageError::io(Action::Write, &path))?;
         }
         if doubtful > 0 || segment.bytes < planned.file_bytes {
             // Whole pages were written: the file may even be longer now than it was. And where a flush
@@ -257,10 +259,10 @@ impl Loader<'_> {
                 }
                 file.set_len(segment.bytes).await
             };
-            resize.await.map_err(StorageError::io("cut", &path))?;
+            resize.await.map_err(StorageError::io(Action::Cut, &path))?;
             planned.file_bytes = segment.bytes;
         }
-        file.datasync().await.map_err(StorageError::io("flush", &path))?;
+        file.datasync().await.map_err(StorageError::io(Action::Flush, &path))?;
         Ok((segment, scan.next_offset(), scan.ended().0))
     }
 
@@ -328,8 +330,8 @@ impl Loader<'_> {
             }
             self.must_be_whole(planned, None, &scan, &path)?;
             if segment.bytes < planned.file_bytes {
-                file.set_len(segment.bytes).await.map_err(StorageError::io("cut", &path))?;
-                file.sync().await.map_err(StorageError::io("flush", &path))?;
+                file.set_len(segment.bytes).await.map_err(StorageError::io(Action::Cut, &path))?;
+                file.sync().await.map_err(StorageError::io(Action::Flush, &path))?;
                 planned.file_bytes = segment.bytes;
             }
             return Ok((segment, scan.next_offset(), ended));
@@ -362,11 +364,11 @@ impl Loader<'_> {
         if let Some(text) = self.epochs.take_dirty() {
             let file = self.found.path.join(names::EPOCHS);
             let written = fs::write_atomic(&file, text.into_bytes()).await;
-            written.map_err(StorageError::io("write", &file))?;
+            written.map_err(StorageError::io(Action::Write, &file))?;
         }
         let write = async |kind, at: Offset, bytes: Vec<u8>| {
             let file = self.found.path.join(names::segment_file(at, kind));
-            fs::write_atomic(&file, bytes).await.map_err(StorageError::io("write", &file))
+            fs::write_atomic(&file, bytes).await.map_err(StorageError::io(Action::Write, &file))
         };
         write(FileKind::OffsetIndex, described.base, index.encode()).await?;
         write(FileKind::TimeIndex, described.base, times.encode()).await?;
@@ -398,7 +400,7 @@ impl Loader<'_> {
         let mut from = None;
         while let Some(newest) = recovery::snapshot_for(&snapshots, at) {
             let file = path.join(names::segment_file(newest, FileKind::Snapshot));
-            let bytes = fs::read(&file).await.map_err(StorageError::io("read", &file))?;
+            let bytes = fs::read(&file).await.map_err(StorageError::io(Action::Read, &file))?;
             match ProducerState::load(&bytes, newest, wall_clock()) {
                 Ok(state) => {
                     (self.producers, from) = (state, Some(newest));
@@ -551,11 +553,11 @@ pub(crate) async fn remove(path: &Path, names: &[String]) -> Result<(), StorageE
         match fs::remove_file(&file).await {
             Ok(()) => {}
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(StorageError::io("remove", &file)(error)),
+            Err(error) => return Err(StorageError::io(Action::Remove, &file)(error)),
         }
     }
     if names.is_empty() {
         return Ok(());
     }
-    fs::sync_dir(path).await.map_err(StorageError::io("flush", path))
+    fs::sync_dir(path).await.map_err(StorageError::io(Action::Flush, path))
 }

@@ -10,7 +10,7 @@ use flowstone_log::{
 use flowstone_runtime::{Buffer, PAGE_BYTES, fs, spawn};
 use flowstone_types::{LeaderEpoch, Offset, Timestamp};
 
-use crate::error::{ReadError, StorageError};
+use crate::error::{Action, ReadError, StorageError};
 use crate::log::{Health, Inner, Log, Pending};
 use crate::scan::SegmentScan;
 
@@ -372,7 +372,7 @@ impl Inner {
         if self.is_closed() {
             return Err(ReadError::Closed); // Its path may be another log's by now.
         }
-        result.map_err(StorageError::io("read", &self.log_path(place.base)))?;
+        result.map_err(StorageError::io(Action::Read, &self.log_path(place.base)))?;
         let end = buffer.len().min((place.limit - page) as usize);
         if end <= skip {
             return Err(self.corrupt(place.base, place.position, Offset(-1)));
@@ -418,7 +418,7 @@ impl Inner {
     ) -> Result<(OffsetIndex, TimeIndex), StorageError> {
         let read = async |kind| {
             let path = self.file_path(base, kind);
-            fs::read(&path).await.map_err(StorageError::io("read", &path))
+            fs::read(&path).await.map_err(StorageError::io(Action::Read, &path))
         };
         let damaged = |kind| {
             let path = self.file_path(base, kind);

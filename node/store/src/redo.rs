@@ -19,7 +19,7 @@ use flowstone_runtime::{Buffer, DirEntry, File, OpenOptions, PAGE_BYTES, fs};
 use flowstone_types::{Offset, Uuid};
 use tracing::{info, warn};
 
-use crate::error::StorageError;
+use crate::error::{Action, StorageError};
 use crate::gather::gather_bounded;
 use crate::home::{Owner, owner};
 
@@ -59,7 +59,7 @@ pub(crate) async fn redo(dir: &Path, entries: &[DirEntry]) -> Result<Redone, Sto
     let mut pieces = Pieces::new();
     for path in &journals {
         let file = File::open(path, OpenOptions::default()).await;
-        let file = Rc::new((file.map_err(StorageError::io("open", path))?, path.clone()));
+        let file = Rc::new((file.map_err(StorageError::io(Action::Open, path))?, path.clone()));
         if let Some(position) = index(&file, &mut pieces).await? {
             let error = StorageError::DamagedJournal { path: path.clone(), position };
             if !may_lose {
@@ -92,9 +92,9 @@ pub(crate) async fn redo(dir: &Path, entries: &[DirEntry]) -> Result<Redone, Sto
 /// after it removed them, a power cut could bring them back, behind what is written from now on.
 pub(crate) async fn drop_journal(dir: &Path, files: &[PathBuf]) -> Result<(), StorageError> {
     for path in files {
-        fs::remove_file(path).await.map_err(StorageError::io("remove", path))?;
+        fs::remove_file(path).await.map_err(StorageError::io(Action::Remove, path))?;
     }
-    fs::sync_dir(dir).await.map_err(StorageError::io("flush", dir))
+    fs::sync_dir(dir).await.map_err(StorageError::io(Action::Flush, dir))
 }
 
 /// Notes what the frames of one file bring; returns where frames are lost of which nobody knows what they
@@ -155,7 +155,7 @@ async fn read_frame(file: &(File, PathBuf), at: u64) -> Result<Option<Frame>, St
 /// Up to `len` bytes from `at`.
 async fn read((file, path): &(File, PathBuf), at: u64, len: usize) -> Result<Bytes, StorageError> {
     let (result, mut buffer) = file.read_at(Buffer::with_capacity(len), at).await;
-    result.map_err(StorageError::io("read", path))?;
+    result.map_err(StorageError::io(Action::Read, path))?;
     buffer.truncate(len);
     Ok(buffer.freeze())
 }
@@ -177,7 +177,7 @@ async fn redo_partition(
     let path = dir.join(names::partition_dir(topic, *index));
     // The directory was on stable storage, with its topic's id, before anything of it was journaled: if
     // it is not there, or another topic's, this one was deleted.
-    let is_there = fs::exists(&path).await.map_err(StorageError::io("find", &path))?;
+    let is_there = fs::exists(&path).await.map_err(StorageError::io(Action::Find, &path))?;
     if !is_there || !matches!(owner(&path, *id).await?, Owner::This | Owner::Bent(_)) {
         return Ok(Done::default());
     }
@@ -194,7 +194,7 @@ async fn redo_partition(
                 info!(segment = %log.display(), "is gone: what the journal has of it is left out");
                 continue;
             }
-            Err(error) => return Err(StorageError::io("open", &log)(error)),
+            Err(error) => return Err(StorageError::io(Action::Open, &log)(error)),
         };
         let follows = |a: &Piece, b: &Piece| {
             a.lost.is_none() && b.lost.is_none() && a.position + a.len as u64 == b.position
@@ -215,8 +215,8 @@ async fn redo_partition(
             file.set_len(len + PAGE_BYTES as u64).await?;
             file.set_len(len).await
         };
-        resize.await.map_err(StorageError::io("cut", &log))?;
-        file.sync().await.map_err(StorageError::io("flush", &log))?;
+        resize.await.map_err(StorageError::io(Action::Cut, &log))?;
+        file.sync().await.map_err(StorageError::io(Action::Flush, &log))?;
     }
     Ok(done)
 }
@@ -237,7 +237,7 @@ async fn write_row(
         bytes += piece.len;
         if bytes >= WRITE_BYTES || number + 1 == row.len() {
             let written = file.write_at(std::mem::take(&mut parts), at).await;
-            written.map_err(StorageError::io("write", path))?;
+            written.map_err(StorageError::io(Action::Write, path))?;
             (at, bytes) = (at + bytes as u64, 0);
         }
     }

@@ -7,7 +7,7 @@ use flowstone_batch::BatchHeader;
 use flowstone_log::{End, Scanner, Step};
 use flowstone_runtime::{Buffer, File, PAGE_BYTES};
 
-use crate::error::StorageError;
+use crate::error::{Action, StorageError};
 
 /// How much is read at once: the largest pooled buffer.
 const SCAN_BYTES: usize = 1 << 20;
@@ -63,7 +63,7 @@ impl SegmentScan {
         let left = (self.scanner.file_bytes() - page) as usize;
         let buffer = Buffer::with_capacity((skip + least).max(left.min(SCAN_BYTES)));
         let (result, buffer) = self.file.read_at(buffer, page).await;
-        result.map_err(StorageError::io("read", &self.path))?;
+        result.map_err(StorageError::io(Action::Read, &self.path))?;
         if buffer.len() < skip + least {
             let what = format!("{} bytes at {page}, {} were expected", buffer.len(), skip + least);
             return Err(StorageError::Damaged { path: self.path.clone(), what });

@@ -10,7 +10,7 @@ use flowstone_log::{FileKind, Sealed, names};
 use flowstone_runtime::{fs, spawn};
 use flowstone_types::Offset;
 
-use crate::error::StorageError;
+use crate::error::{Action, StorageError};
 use crate::log::{Health, Inner};
 
 /// How often a shutdown tries to store what a log has left to store.
@@ -84,8 +84,8 @@ impl Inner {
     pub async fn cut_file(self: &Rc<Self>, base: Offset, bytes: u64) -> Result<(), StorageError> {
         let path = self.log_path(base);
         let file = self.shard.file(self, base, false).await?;
-        file.set_len(bytes).await.map_err(StorageError::io("cut", &path))?;
-        file.sync().await.map_err(StorageError::io("flush", &path))
+        file.set_len(bytes).await.map_err(StorageError::io(Action::Cut, &path))?;
+        file.sync().await.map_err(StorageError::io(Action::Flush, &path))
     }
 
     /// Replaces one of a segment's small files.
@@ -96,7 +96,7 @@ impl Inner {
         bytes: Vec<u8>,
     ) -> Result<(), StorageError> {
         let path = self.file_path(base, kind);
-        fs::write_atomic(&path, bytes).await.map_err(StorageError::io("write", &path))
+        fs::write_atomic(&path, bytes).await.map_err(StorageError::io(Action::Write, &path))
     }
 
     /// Replaces the leader epoch checkpoint.
@@ -106,7 +106,7 @@ impl Inner {
         if result.is_err() {
             self.state.borrow_mut().core.epochs.mark_dirty();
         }
-        result.map_err(StorageError::io("write", &path))
+        result.map_err(StorageError::io(Action::Write, &path))
     }
 }
 

@@ -12,7 +12,7 @@ use flowstone_types::{Offset, PartitionId, Timestamp};
 
 use crate::commit::{CommitStats, Committer};
 use crate::config::{LogSpec, StoreConfig};
-use crate::error::StorageError;
+use crate::error::{Action, StorageError};
 use crate::gather::gather_bounded;
 use crate::home::{self, Owner};
 use crate::journal::Journal;
@@ -158,7 +158,7 @@ impl Store {
         let (shard, dir) = (&self.0, &self.0.config.dirs[at]);
         let LogSpec { topic, id, config, leader_epoch } = spec;
         // Even where none is known: a deletion may have failed, and left its directory.
-        let mut exists = fs::exists(&path).await.map_err(StorageError::io("find", &path))?;
+        let mut exists = fs::exists(&path).await.map_err(StorageError::io(Action::Find, &path))?;
         if exists {
             match home::owner(&path, id.topic).await? {
                 Owner::This => {}
@@ -170,7 +170,7 @@ impl Store {
                     tracing::warn!(path = %path.display(), %found, wanted = %id.topic, %stray, "put aside");
                     fs::rename(&path, &dir.path().join(stray))
                         .await
-                        .map_err(StorageError::io("rename", &path))?;
+                        .map_err(StorageError::io(Action::Rename, &path))?;
                     exists = false;
                 }
             }
@@ -245,10 +245,10 @@ impl Store {
         let retired = dir.path().join(name);
         if let Err(error) = fs::rename(&inner.path, &retired).await {
             dir.adopt(&inner.topic, inner.partition.index); // The next of its name finds it, and puts it aside.
-            return Err(StorageError::io("rename", &inner.path)(error));
+            return Err(StorageError::io(Action::Rename, &inner.path)(error));
         }
         if let Err(error) = fs::sync_dir(dir.path()).await {
-            let error = StorageError::io("flush", dir.path())(error);
+            let error = StorageError::io(Action::Flush, dir.path())(error);
             shard.fail_dir(inner.dir, &error);
             return Err(error);
         }
@@ -385,7 +385,8 @@ impl Shard {
             direct: self.config.direct_io,
             ..OpenOptions::default()
         };
-        let file = File::open(&path, options).await.map_err(StorageError::io("open", &path))?;
+        let file =
+            File::open(&path, options).await.map_err(StorageError::io(Action::Open, &path))?;
         let mut files = self.files.borrow_mut();
         files.put(key, file.clone(), 1);
         while files.excess().is_some() {}

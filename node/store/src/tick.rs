@@ -7,7 +7,7 @@ use flowstone_runtime::fs;
 use flowstone_types::{Offset, Timestamp};
 use tracing::{info, warn};
 
-use crate::error::{ReadError, StorageError};
+use crate::error::{Action, ReadError, StorageError};
 use crate::log::{Health, Inner};
 use crate::store::Store;
 
@@ -195,7 +195,7 @@ impl Inner {
             state.writer.base
         };
         self.shard.file(self, base, true).await?;
-        fs::sync_dir(&self.path).await.map_err(StorageError::io("flush", &self.path))
+        fs::sync_dir(&self.path).await.map_err(StorageError::io(Action::Flush, &self.path))
     }
 
     /// Renames a segment's files, to be removed when `due`.
@@ -208,7 +208,7 @@ impl Inner {
             match fs::rename(&path, retired.as_ref()).await {
                 Ok(()) => self.shard.retired.borrow_mut().push((due, retired.into())),
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-                Err(error) => return Err(StorageError::io("rename", &path)(error)),
+                Err(error) => return Err(StorageError::io(Action::Rename, &path)(error)),
             }
         }
         Ok(())

@@ -11,7 +11,7 @@ use flowstone_log::{Durability, Sealed};
 use flowstone_runtime::{Buffer, File, PAGE_BYTES, wall_clock};
 use flowstone_types::Offset;
 
-use crate::error::StorageError;
+use crate::error::{Action, StorageError};
 use crate::home::make_durable;
 use crate::log::{Health, Inner, Pending, State, Writer};
 use crate::tail::{Run, Waiting};
@@ -140,7 +140,7 @@ impl Inner {
         let page = position - in_page as u64;
         let (result, buffer) = file.read_at(Buffer::with_capacity(PAGE_BYTES), page).await;
         let path = self.log_path(base);
-        result.map_err(StorageError::io("read", &path))?;
+        result.map_err(StorageError::io(Action::Read, &path))?;
         if buffer.len() < in_page {
             return Err(StorageError::Damaged {
                 path,
@@ -180,7 +180,7 @@ impl Inner {
             }
             allocated => allocated,
         };
-        let allocated = allocated.map_err(StorageError::io("allocate", &path))?;
+        let allocated = allocated.map_err(StorageError::io(Action::Allocate, &path))?;
         self.state.borrow_mut().writer.allocated = allocated;
         Ok(())
     }
@@ -212,7 +212,7 @@ impl Inner {
             let path = self.log_path(unwritten.segment);
             let file = self.shard.file(self, unwritten.segment, false).await?;
             let written = file.write_at(unwritten.parts, unwritten.at).await;
-            written.map_err(StorageError::io("write", &path))?;
+            written.map_err(StorageError::io(Action::Write, &path))?;
             let mut state = self.state.borrow_mut();
             if let Health::Failed(error) = &state.health {
                 return Err(error.clone()); // Meanwhile: what was built is given up.
@@ -240,7 +240,7 @@ impl Inner {
         };
         let result = match self.shard.file(self, base, false).await {
             Ok(file) => {
-                file.datasync().await.map_err(StorageError::io("flush", &self.log_path(base)))
+                file.datasync().await.map_err(StorageError::io(Action::Flush, &self.log_path(base)))
             }
             Err(error) => Err(error),
         };

@@ -92,6 +92,28 @@ fn s14_after_a_flush_that_failed_once_its_directory_says_yes_to_nothing() {
     });
 }
 
+/// S14, S16: the page in which a log goes on cannot be read. That log takes no more; but a read that fails says nothing
+/// of what others wrote, and its directory stays online.
+#[test]
+fn s16_a_read_that_fails_on_the_way_of_a_write_takes_no_directory_offline() {
+    live_in(&World::new(1), |(control, machine)| async move {
+        let (dir, store) = store().await;
+        fill(&store, 0).await;
+        fill(&store, 1).await;
+        store.shutdown().await.unwrap();
+        dir.close(-1).await.unwrap();
+        let (dir, store) = self::store().await;
+        let (log, ear) = open_at(&store, "topic", 0, config()).await;
+        let (other, other_ear) = open_at(&store, "topic", 1, config()).await;
+        control.fail_next(machine, DiskOperation::Read, "/data/topic-0/", 1);
+        append(&log, batch(30, 10));
+        ear.until(|ear| ear.failed.borrow().is_some()).await;
+        append(&other, batch(30, 10));
+        other_ear.until_durable(COUNT + 1).await;
+        assert!(dir.failure().is_none());
+    });
+}
+
 /// S16: a cold segment cannot be read once. That fetch fails, with an error that names the file; the
 /// other partitions' and the next one of this go on, and the log takes writes.
 #[test]

@@ -14,7 +14,7 @@ use flowstone_runtime::local::Notify;
 use flowstone_runtime::sim::{Control, MachineId, World};
 use flowstone_runtime::{fs, random_u64, shard_count, sleep, spawn, termination, wall_clock};
 use flowstone_store::{
-    AppendError, Log, LogConfig, LogDir, LogSpec, LogState, ReadError, StorageError, Store,
+    Action, AppendError, Log, LogConfig, LogDir, LogSpec, LogState, ReadError, StorageError, Store,
     StoreConfig, Watcher,
 };
 use flowstone_types::{LeaderEpoch, Offset, PartitionId, ProducerId, Uuid};
@@ -179,7 +179,7 @@ async fn run(outside: &Rc<Outside>, shard: usize) -> Result<(), StorageError> {
     let path = std::path::PathBuf::from(format!("/data-{shard}"));
     if !fs::exists(&path).await.is_ok_and(|exists| exists) {
         let io = |source| StorageError::Io {
-            action: "make",
+            action: Action::Make,
             path: path.clone(),
             source: Arc::new(source),
         };
