@@ -12,7 +12,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use anyhow::Context;
 use fuser::{
@@ -26,6 +26,9 @@ const BLOCK: u64 = 4096;
 /// The one file.
 const NAME: &str = "disk";
 const INODE: INodeNo = INodeNo(2);
+/// How long a drive that resets itself fails every flush. One that said yes again at once would lie to those
+/// whose bytes it lost, and no host could tell: the error goes to one of them, and takes its way.
+const RESET_TAKES: Duration = Duration::from_millis(50);
 /// How long the kernel may believe what it was told of the file, which never changes.
 const KNOWN_FOR: Duration = Duration::from_mins(10);
 
@@ -49,6 +52,8 @@ struct Faults {
     /// The next flush fails.
     fail_next: Option<AfterFailure>,
     flushes_failed: u32,
+    /// It resets itself.
+    away_until: Option<Instant>,
     /// Reads of these bytes fail.
     bad: Vec<Range<u64>>,
     reads_failed: u32,
@@ -59,7 +64,8 @@ struct Faults {
 pub enum AfterFailure {
     /// It keeps it: the next flush puts all of it into the medium.
     Keeps,
-    /// It forgets it: the next flush succeeds, and what was written before is gone.
+    /// It forgets it, as a drive that resets itself: what was written before is gone, and flushes fail until it
+    /// is back ([`RESET_TAKES`]).
     Forgets,
 }
 
@@ -88,7 +94,7 @@ impl Disk {
         self.mount.join(NAME)
     }
 
-    /// The next flush fails and puts nothing into the medium; the one after it succeeds.
+    /// The next flush fails and puts nothing into the medium; those after it succeed as [`AfterFailure`] says.
     pub fn fail_next_flush(&self, then: AfterFailure) {
         self.state.faults().fail_next = Some(then);
     }
@@ -103,9 +109,11 @@ impl Disk {
         self.state.faults().reads_failed
     }
 
-    /// The power fails: what was not flushed is lost.
+    /// The power fails: what was not flushed is lost, and a reset is over.
     pub fn lose_cache(&self) {
-        self.state.faults().cache.clear();
+        let mut faults = self.state.faults();
+        faults.cache.clear();
+        faults.away_until = None;
     }
 
     /// Reads of the blocks where a copy of these bytes begins fail from now on, until [`Disk::heal`];
@@ -187,9 +195,14 @@ impl State {
             && let Some(then) = faults.fail_next.take()
         {
             faults.flushes_failed += 1;
-            if then == AfterFailure::Forgets {
-                faults.cache.clear();
+            faults.away_until =
+                (then == AfterFailure::Forgets).then(|| Instant::now() + RESET_TAKES);
+            if then == AfterFailure::Keeps {
+                return Err(rustix::io::Errno::IO.into());
             }
+        }
+        if faults.away_until.is_some_and(|until| Instant::now() < until) {
+            faults.cache.clear();
             return Err(rustix::io::Errno::IO.into());
         }
         let cache = std::mem::take(&mut faults.cache);

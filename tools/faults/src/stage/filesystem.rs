@@ -91,8 +91,9 @@ impl FileSystem {
         let mut made =
             Self { kind, device, image, mount, beneath, mounted: false, cut: Cell::new(false) };
         let (tool, usual): (_, &[&str]) = match kind {
-            // Nothing set aside for root, as which the daemon runs here: full is full.
-            Kind::Ext4 => ("mkfs.ext4", &["-q", "-F", "-m", "0"]),
+            // Nothing set aside for root, as which the daemon runs here: full is full. Its tables are written now, not
+            // by a thread of the kernel later, which keeps a failed flush to itself.
+            Kind::Ext4 => ("mkfs.ext4", &["-q", "-F", "-m", "0", "-E", "lazy_itable_init=0"]),
             Kind::Xfs => ("mkfs.xfs", &["-q", "-f"]),
         };
         run(tool, &[usual, mkfs, &[&made.device]].concat())?;
