@@ -188,6 +188,12 @@ metrics! {
         "Offset that the next record of a partition gets." = |all, out| all.logs(out, |log| log.end.0);
     Gauge "kafka_log_log_numlogsegments" [topic, partition]
         "Segments of a partition's log." = |all, out| all.logs(out, |log| log.segments as i64);
+    Gauge "kafka_log_logmanager_offlinelogdirectorycount" []
+        "Log directories that are offline: a write or flush of them failed." =
+        |all, out| out.put(&[], all.dirs.iter().filter(|dir| dir.is_offline).count());
+    Gauge "kafka_log_logmanager_logdirectoryoffline" [logDirectory]
+        "Whether a log directory is offline." =
+        |all, out| all.dirs.iter().for_each(|dir| out.put(&[&dir.path], u8::from(dir.is_offline)));
     Counter "kafka_log_logflushstats_logflushrateandtimems_count" []
         "Flushes of logs to stable storage." = |all, out| out.put(&[], all.flushes());
     Gauge "kafka_coordinator_group_groupmetadatamanager_numgroups" []
@@ -264,10 +270,10 @@ metrics! {
         |all, out| all.by_shard(out, |shard| seconds(shard.store.commits.nanos_max));
     Gauge "flowstone_dir_size_bytes" [dir]
         "Size of a data directory's volume." =
-        |all, out| all.dirs.iter().for_each(|dir| out.put(&[&dir.path], dir.total));
+        |all, out| all.volumes().for_each(|(path, space)| out.put(&[path], space.total));
     Gauge "flowstone_dir_usable_bytes" [dir]
         "Free space of a data directory's volume." =
-        |all, out| all.dirs.iter().for_each(|dir| out.put(&[&dir.path], dir.usable));
+        |all, out| all.volumes().for_each(|(path, space)| out.put(&[path], space.usable));
 }
 
 fn seconds(nanos: u64) -> f64 {

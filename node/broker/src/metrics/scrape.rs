@@ -10,7 +10,7 @@ use crate::settings;
 use crate::shard::Shard;
 use flowstone_metadata::{ConfigResource, Image};
 use flowstone_raft::QuorumDescription;
-use flowstone_runtime::{Memory, busy_nanos, fs, memory};
+use flowstone_runtime::{Memory, Space, busy_nanos, fs, memory};
 use flowstone_store::{LogState, Usage};
 use flowstone_types::{NodeId, Offset};
 use flowstone_wire::{Api, ErrorCode};
@@ -93,10 +93,10 @@ pub struct OfPartition {
 pub struct OfDir {
     /// Its path.
     pub path: String,
-    /// Size of its volume.
-    pub total: u64,
-    /// What of that is free for us.
-    pub usable: u64,
+    /// Whether a write or flush of it failed.
+    pub is_offline: bool,
+    /// Its volume; `None` where that does not answer.
+    pub space: Option<Space>,
 }
 
 /// Counts over the image.
@@ -164,10 +164,9 @@ impl Scrape {
         let shards = shard.on_all(|shard: Rc<Shard>| async move { OfShard::look(&shard) }).await;
         let mut dirs = Vec::new();
         for dir in &shard.node.dirs {
-            if let Ok(space) = fs::space(dir.path()).await {
-                let path = dir.path().display().to_string();
-                dirs.push(OfDir { path, total: space.total, usable: space.usable });
-            }
+            let (path, space) =
+                (dir.path().display().to_string(), fs::space(dir.path()).await.ok());
+            dirs.push(OfDir { path, is_offline: dir.failure().is_some(), space });
         }
         let (image, image_offset) = shard.image_at();
         let controller = shard.controller.get();
@@ -187,6 +186,11 @@ impl Scrape {
             by_topic: OnceCell::new(),
             requests: OnceCell::new(),
         }
+    }
+
+    /// The data directories whose volumes tell how large they are.
+    pub fn volumes(&self) -> impl Iterator<Item = (&str, &Space)> {
+        self.dirs.iter().filter_map(|dir| Some((dir.path.as_str(), dir.space.as_ref()?)))
     }
 
     /// The partitions of all shards.

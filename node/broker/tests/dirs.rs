@@ -1,0 +1,132 @@
+//! The built daemon's log directories: one that fails beside one that does not.
+
+mod daemon;
+
+use daemon::{Daemon, ask, fresh_dir};
+use flowstone_batch::BatchBuilder;
+use flowstone_types::{Offset, Timestamp};
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
+
+/// Keys of Kafka's APIs.
+const PRODUCE: i16 = 0;
+const FETCH: i16 = 1;
+const CREATE_TOPICS: i16 = 19;
+const DESCRIBE_LOG_DIRS: i16 = 35;
+const KAFKA_STORAGE_ERROR: i16 = 56;
+
+/// Bytes of a request.
+#[derive(Default)]
+struct Body(Vec<u8>);
+
+impl Body {
+    fn put<const N: usize>(mut self, bytes: [u8; N]) -> Self {
+        self.0.extend(bytes);
+        self
+    }
+
+    fn count(self, count: i32) -> Self {
+        self.put(count.to_be_bytes())
+    }
+
+    fn text(mut self, text: &str) -> Self {
+        self.0.extend((text.len() as i16).to_be_bytes());
+        self.0.extend(text.as_bytes());
+        self
+    }
+}
+
+fn create_topic(daemon: &Daemon, topic: &str) {
+    let body = Body::default().count(1).text(topic).count(1).put(1_i16.to_be_bytes());
+    let body = body.count(0).count(0).count(10_000).put([0]);
+    let answer = ask(&mut daemon.connect(), CREATE_TOPICS, 2, &body.0).unwrap();
+    let error_at = 4 + 4 + 2 + topic.len();
+    assert_eq!(answer[error_at..error_at + 2], [0, 0], "{answer:?}");
+}
+
+/// Sends one record; the error code of the answer.
+fn produce(daemon: &Daemon, topic: &str, value: &str) -> i16 {
+    let mut batch = BatchBuilder::new(Offset(0));
+    let now = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_millis() as i64; // Or retention takes it.
+    batch.push(Timestamp(now), None, Some(value.as_bytes()), &[]);
+    let batch = batch.build();
+    let body = Body::default().put((-1_i16).to_be_bytes()).put((-1_i16).to_be_bytes());
+    let body = body.count(10_000).count(1).text(topic).count(1).count(0);
+    let mut body = body.count(batch.len() as i32);
+    body.0.extend(&batch[..]);
+    let answer = ask(&mut daemon.connect(), PRODUCE, 3, &body.0).unwrap();
+    let error_at = 4 + 2 + topic.len() + 4 + 4;
+    i16::from_be_bytes(answer[error_at..error_at + 2].try_into().unwrap())
+}
+
+/// Produces once the topic, which was just made, has its leader.
+fn produced(daemon: &Daemon, topic: &str, value: &str) {
+    until("it is stored", || produce(daemon, topic, value) == 0);
+}
+
+/// What a fetch from offset 0 on brings.
+fn fetched(daemon: &Daemon, topic: &str) -> Vec<u8> {
+    let body = Body::default().count(-1).count(0).count(1).count(1 << 20).put([0]);
+    let body = body.count(1).text(topic).count(1).count(0);
+    let body = body.put(0_i64.to_be_bytes()).count(1 << 20);
+    ask(&mut daemon.connect(), FETCH, 4, &body.0).unwrap()
+}
+
+fn has(bytes: &[u8], text: &str) -> bool {
+    bytes.windows(text.len()).any(|window| window == text.as_bytes())
+}
+
+/// The error code that DescribeLogDirs gives with a directory.
+fn described(daemon: &Daemon, dir: &Path) -> i16 {
+    let body = Body::default().count(-1);
+    let answer = ask(&mut daemon.connect(), DESCRIBE_LOG_DIRS, 1, &body.0).unwrap();
+    let path = Body::default().text(dir.to_str().unwrap()).0;
+    let at = answer.windows(path.len()).position(|window| window == path).unwrap();
+    i16::from_be_bytes(answer[at - 2..at].try_into().unwrap())
+}
+
+fn until(what: &str, reached: impl Fn() -> bool) {
+    let until = Instant::now() + Duration::from_secs(10);
+    while !reached() {
+        assert!(Instant::now() < until, "{what}: not in time");
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// KIP-112: a directory of which a write failed is offline, with its partitions; the others go on. Operators see it in
+/// LogManager's gauges, tools in DescribeLogDirs.
+#[test]
+fn a_directory_that_fails_is_told_offline_and_the_other_goes_on() {
+    let dir = fresh_dir("two-dirs");
+    let dirs = [dir.join("first"), dir.join("second")];
+    let both = format!("log.dirs={},{}", dirs[0].display(), dirs[1].display());
+    let daemon = Daemon::dev(&dirs[0], &[&both, "log.flush.offset.checkpoint.interval.ms=100"]);
+    let topics = ["orders", "returns"];
+    for topic in topics {
+        create_topic(&daemon, topic);
+        produced(&daemon, topic, "before");
+    }
+    let is_in = |dir: &Path, topic: &&str| dir.join(format!("{topic}-0")).exists();
+    let failing = topics.into_iter().find(|topic| is_in(&dirs[1], topic)).unwrap();
+    let going_on = topics.into_iter().find(|topic| is_in(&dirs[0], topic)).unwrap();
+    const COUNT: &str = "kafka_log_logmanager_offlinelogdirectorycount";
+    let gauge = |dir: &Path| {
+        let series = "kafka_log_logmanager_logdirectoryoffline";
+        daemon.count(&format!("{series}{{logDirectory=\"{}\"}}", dir.display()))
+    };
+    let told = || {
+        let codes = dirs.each_ref().map(|dir| described(&daemon, dir));
+        (daemon.count(COUNT), dirs.each_ref().map(|dir| gauge(dir)), codes)
+    };
+    assert_eq!(told(), (0, [0, 0], [0, 0]));
+    // A checkpoint cannot be written where a folder has its name.
+    std::fs::create_dir(dirs[1].join("replication-offset-checkpoint.tmp")).unwrap();
+    assert_eq!(produce(&daemon, failing, "behind"), 0);
+    until("the directory is offline", || daemon.count(COUNT) > 0);
+    assert_eq!(told(), (1, [0, 1], [0, KAFKA_STORAGE_ERROR]));
+    assert_eq!(produce(&daemon, failing, "later"), KAFKA_STORAGE_ERROR);
+    assert_eq!(produce(&daemon, going_on, "later"), 0);
+    let answer = fetched(&daemon, going_on);
+    assert!(has(&answer, "later"), "{answer:?}");
+}
