@@ -4,6 +4,7 @@
 //! else is refused: a foreign disk in our slots is an operator's mistake, and writing to it would be
 //! ours (faults.md S19).
 
+use crate::metadata_log::CLUSTER_METADATA;
 use crate::node::{ListenerPlan, MemoryPlan, Node};
 use crate::start::Served;
 use anyhow::{Context, bail, ensure};
@@ -62,6 +63,8 @@ pub async fn open(
         cluster_id = meta.cluster_id;
     }
     let metadata_dir = metadata_dir.expect("it is among all");
+    // Made there and nowhere else, however full the others are.
+    metadata_dir.adopt(CLUSTER_METADATA, 0);
     report_old_images(&dirs);
     let direct_io = direct_io(config, served).await?;
     Ok(Node {
@@ -129,7 +132,10 @@ fn check(
 /// Formats this node's directories where none of them is formatted yet: `flowstoned dev` needs no
 /// `flowstone format`.
 pub async fn format_if_new(config: &Config, listeners: &[ListenerPlan]) -> anyhow::Result<()> {
-    let paths: Vec<PathBuf> = config.data_dirs.iter().map(PathBuf::from).collect();
+    // That of the metadata log first: `Format` puts what a controller begins with there.
+    let metadata = PathBuf::from(&config.metadata_dir);
+    let others = config.data_dirs.iter().map(PathBuf::from).filter(|dir| *dir != metadata);
+    let paths: Vec<PathBuf> = std::iter::once(metadata.clone()).chain(others).collect();
     for path in &paths {
         make(path).await.with_context(|| format!("cannot make {}", path.display()))?;
         if fs::exists(&path.join(names::META_PROPERTIES)).await? {
@@ -180,7 +186,9 @@ async fn make(path: &Path) -> io::Result<()> {
 /// Whether direct I/O is used: always, but for `dev` on a file system that has none.
 async fn direct_io(config: &Config, served: Served) -> anyhow::Result<bool> {
     let mut direct = !config.settings.data_buffered;
-    for path in config.data_dirs.iter().map(Path::new) {
+    let metadata =
+        (!config.data_dirs.contains(&config.metadata_dir)).then_some(&config.metadata_dir);
+    for path in config.data_dirs.iter().chain(metadata).map(Path::new) {
         let space =
             fs::space(path).await.with_context(|| format!("cannot look at {}", path.display()))?;
         let (dir, kind) = (path.display(), space.kind);
@@ -239,7 +247,7 @@ pub async fn report_strays(node: &Node, image: &flowstone_metadata::Image) {
                 Some(id) => image.topics.with_id(id).is_some(),
                 None => image.topics.named(&found.topic).is_some(),
             };
-            if !known && found.topic != crate::metadata_log::CLUSTER_METADATA {
+            if !known && found.topic != CLUSTER_METADATA {
                 warn!(
                     dir = %dir.path().display(),
                     topic = found.topic,

@@ -26,7 +26,7 @@ pub struct Node {
     pub incarnation: Uuid,
     /// `log.dirs`, opened.
     pub dirs: Vec<LogDir>,
-    /// The one of them that holds the metadata log.
+    /// The one that holds the metadata log: one of them, or one apart (`metadata.log.dir`).
     pub metadata_dir: LogDir,
     /// Whether its files are read and written past the page cache.
     pub direct_io: bool,
@@ -105,6 +105,13 @@ impl Node {
     pub fn endpoint(&self, listener: &str) -> &Endpoint {
         let plan = self.listeners.iter().find(|plan| plan.name == listener);
         &plan.expect("a connection comes in by one of our listeners").advertised
+    }
+
+    /// `log.dirs`, and behind them the directory of the metadata log where that is none of them.
+    pub fn all_dirs(&self) -> Vec<LogDir> {
+        let id = self.metadata_dir.directory_id();
+        let is_apart = self.dirs.iter().all(|dir| dir.directory_id() != id);
+        self.dirs.iter().chain(is_apart.then_some(&self.metadata_dir)).cloned().collect()
     }
 
     /// This node as a voter of the metadata quorum, reached by its controller listener.

@@ -126,7 +126,8 @@ impl Boot {
             retention_check_ms: self.config.settings.log_retention_check_interval_ms,
             checkpoint_ms: i64::from(self.config.settings.recovery_checkpoint_interval_ms),
             producer_expiration_ms: i64::from(self.config.settings.producer_id_expiration_ms),
-            ..StoreConfig::new(node.dirs.clone())
+            dirs_for_new: node.dirs.len(),
+            ..StoreConfig::new(node.all_dirs())
         });
         let peers = Peers::new(self.mailers.clone(), Arc::clone(&self.full));
         Shard::new(index, node, peers, store)
@@ -319,7 +320,7 @@ async fn stop(shard: &Rc<Shard>, served: bool) -> anyhow::Result<()> {
 }
 
 async fn mark_clean(node: &Node) -> anyhow::Result<()> {
-    for dir in &node.dirs {
+    for dir in node.all_dirs() {
         let closed = dir.close(node.broker_epoch()).await;
         closed.with_context(|| format!("cannot mark {} as clean", dir.path().display()))?;
     }

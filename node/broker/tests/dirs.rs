@@ -1,10 +1,11 @@
-//! The built daemon's log directories: one that fails beside one that does not.
+//! The built daemon's log directories: one that fails beside one that does not, and one for the metadata log alone.
 
 mod daemon;
 
 use daemon::{Daemon, ask, fresh_dir};
 use flowstone_batch::BatchBuilder;
 use flowstone_types::{Offset, Timestamp};
+use rustix::process::Signal;
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
@@ -129,4 +130,45 @@ fn a_directory_that_fails_is_told_offline_and_the_other_goes_on() {
     assert_eq!(produce(&daemon, going_on, "later"), 0);
     let answer = fetched(&daemon, going_on);
     assert!(has(&answer, "later"), "{answer:?}");
+}
+
+/// Kafka's `metadata.log.dir` may be none of `log.dirs`: there is the metadata log, and nothing else.
+#[test]
+fn the_metadata_log_may_have_a_directory_of_its_own() {
+    let dir = fresh_dir("metadata-apart");
+    let (data, metadata) = (dir.join("data"), dir.join("metadata"));
+    let apart = format!("metadata.log.dir={}", metadata.display());
+    let is_metadata_log = |name: &str| name == "__cluster_metadata-0";
+    let folders = |dir: &Path| -> Vec<String> {
+        let entries = std::fs::read_dir(dir).unwrap().map(Result::unwrap);
+        let folders = entries.filter(|entry| entry.file_type().unwrap().is_dir());
+        folders.map(|entry| entry.file_name().into_string().unwrap()).collect()
+    };
+    for life in 0..3 {
+        let mut daemon = Daemon::dev(&data, &[&apart]);
+        if life == 0 {
+            create_topic(&daemon, "orders");
+            create_topic(&daemon, "returns");
+        }
+        for (topic, value) in [("orders", "an order"), ("returns", "a return")] {
+            produced(&daemon, topic, &format!("{value} of life {life}"));
+            for before in 0..=life {
+                assert!(has(&fetched(&daemon, topic), &format!("{value} of life {before}")));
+            }
+        }
+        assert_eq!(daemon.lines_with("log directory opened").len(), 2);
+        assert!(daemon.line("log directory opened")["clean"] == (life == 1));
+        assert_eq!(folders(&metadata).iter().filter(|name| !is_metadata_log(name)).count(), 0);
+        assert_eq!(folders(&data).iter().filter(|name| is_metadata_log(name)).count(), 0);
+        let logs = std::fs::read_dir(metadata.join("__cluster_metadata-0")).unwrap();
+        let is_log =
+            |entry: &std::fs::DirEntry| entry.path().extension().is_some_and(|e| e == "log");
+        assert!(logs.map(Result::unwrap).filter(is_log).count() > 0);
+        let clean = metadata.join(".kafka_cleanshutdown");
+        let status = daemon.end_by(if life == 0 { Signal::TERM } else { Signal::KILL });
+        assert_eq!(
+            (status.code(), clean.exists()),
+            if life == 0 { (Some(0), true) } else { (None, false) }
+        );
+    }
 }

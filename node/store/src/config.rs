@@ -10,8 +10,10 @@ use crate::dir::LogDir;
 /// The storage of one shard.
 #[derive(Clone)]
 pub struct StoreConfig {
-    /// `log.dirs`, shared with the other shards.
+    /// The directories, shared with the other shards: `log.dirs`, and the one of the metadata log.
     pub dirs: Vec<LogDir>,
+    /// A log that is in none of them is made in one of the first so many.
+    pub dirs_for_new: usize,
     /// O_DIRECT; without it the page cache is used, under the same durability rule.
     pub direct_io: bool,
     /// Memory of this shard for tails, read-ahead and indexes of sealed segments.
@@ -34,6 +36,7 @@ impl StoreConfig {
     /// Usual values for `dirs`.
     pub fn new(dirs: Vec<LogDir>) -> Self {
         Self {
+            dirs_for_new: dirs.len(),
             dirs,
             direct_io: true,
             memory_bytes: 64 << 20,

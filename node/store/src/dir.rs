@@ -363,8 +363,8 @@ impl LogDir {
         self.table().partitions.contains(&(topic.to_owned(), index))
     }
 
-    /// Notes that it has one now.
-    pub(crate) fn adopt(&self, topic: &str, index: i32) {
+    /// Notes that it has one now, or is to have it when its log is made.
+    pub fn adopt(&self, topic: &str, index: i32) {
         self.table().partitions.insert((topic.to_owned(), index));
     }
 

@@ -354,7 +354,7 @@ impl Shard {
             // Not where nothing can be written, unless it is so everywhere.
             let burden =
                 |dir: &crate::dir::LogDir| (dir.failure().is_some(), dir.partition_count());
-            let burdens = dirs.iter().map(burden).enumerate();
+            let burdens = dirs[..self.config.dirs_for_new].iter().map(burden).enumerate();
             return Ok(burdens.min_by_key(|(_, burden)| *burden).map_or(0, |(at, _)| at));
         };
         // One of them may be of an older topic, whose deletion a crash undid.
