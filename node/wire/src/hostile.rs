@@ -3,13 +3,11 @@
 //! Requests are made from the shapes in `table.rs`. First they prove the shapes: kafka-protocol must
 //! decode each and leave no byte. Then they are bent, and an allocator that counts shows that
 //! decoding takes no more memory than a small multiple of what arrived, and that nothing panics.
-#![expect(unsafe_code, reason = "a GlobalAlloc is unsafe to write; this one counts in test builds")]
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::iter::repeat_n;
 
 use bytes::{BufMut, Bytes, BytesMut};
+use flowstone_held::{Counting, most_held};
 
 use crate::{Api, DecodeError, ELEMENTS_MAX, Malformed, RequestBody, decode, shape};
 
@@ -122,12 +120,8 @@ fn elements_are_budgeted() {
 fn check_bounded(frame: &[u8]) {
     let bytes = Bytes::copy_from_slice(frame);
     let allowed = HELD_PER_BYTE * frame.len() + HELD_ALWAYS;
-    let before = HELD.get();
-    MOST_HELD.set(before);
-    let decoded = decode(bytes);
-    let held = usize::try_from(MOST_HELD.get() - before).expect("the most is never less");
+    let held = most_held(|| drop(decode(bytes)));
     assert!(held <= allowed, "{held} bytes for a frame of {}: {frame:?}", frame.len());
-    drop(decoded);
 }
 
 fn for_each_version(mut run: impl FnMut(Api, i16)) {
@@ -311,36 +305,5 @@ impl Random {
     }
 }
 
-thread_local! {
-    /// Bytes that this thread's tests hold, and the most they held since it was set.
-    static HELD: Cell<isize> = const { Cell::new(0) };
-    static MOST_HELD: Cell<isize> = const { Cell::new(0) };
-}
-
-struct Counting;
-
 #[global_allocator]
 static COUNTING: Counting = Counting;
-
-// SAFETY: every call goes to the system's allocator unchanged; the counters neither allocate nor
-// panic, and a thread whose counters are gone is not counted.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count(layout.size() as isize);
-        // SAFETY: the caller's contract is passed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        count(-(layout.size() as isize));
-        // SAFETY: the caller's contract is passed on.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
-
-fn count(bytes: isize) {
-    let _ = HELD.try_with(|held| {
-        held.set(held.get() + bytes);
-        MOST_HELD.with(|most| most.set(most.get().max(held.get())));
-    });
-}

@@ -11,14 +11,13 @@ mod bytes_in;
 mod config;
 mod files;
 mod groups;
-mod held;
 mod mutate;
 mod quorum;
 mod store;
 mod wire;
 
 pub use bytes_in::pieces;
-pub use held::{Counting, most_held};
+pub use flowstone_held::{Counting, most_held};
 pub use mutate::{Random, mutate};
 
 /// Something that reads bytes from outside.

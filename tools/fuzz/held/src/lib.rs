@@ -1,6 +1,8 @@
 //! How much memory something takes, by an allocator that counts.
 //!
-//! Separate because its binary must install it (`#[global_allocator]`), and both drivers do.
+//! Separate because tests of several crates, and both drivers of the fuzz targets, hold readers of hostile bytes to a
+//! bound with it. Invariant: only what the measuring thread asks for is counted. A binary must install it
+//! (`#[global_allocator]`).
 #![expect(unsafe_code, reason = "a GlobalAlloc is unsafe to write; this one counts and passes on")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
