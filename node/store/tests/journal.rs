@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use common::*;
-use flowstone_log::journal::{FRAME_ALIGN_BYTES, Frame};
+use flowstone_log::journal::{Entry, FRAME_ALIGN_BYTES, Frame, checksum};
 use flowstone_log::names;
 use flowstone_runtime::sim::{DiskOperation, MachineId, World};
 use flowstone_runtime::{fs, sleep, wall_clock};
@@ -330,5 +330,52 @@ fn a_bit_in_the_last_frame_of_a_journal_reads_as_torn() {
         let ends: Vec<i64> = logs.into_iter().map(Result::unwrap).collect();
         let expected = |index| batches_of(index) - i64::from(index + 1 < LOGS);
         assert!(ends.into_iter().eq((0..LOGS).map(expected)), "{} entries", frame.entries.len());
+    }
+}
+
+/// What a frame brings, as builds before the second version of the format wrote it: whole pages.
+fn first_version(frame: &Frame, bytes: &[u8], number: u64) -> Vec<u8> {
+    let entry_bytes = |entry: &Entry| 46 + entry.topic.len();
+    let mut at = 36 + frame.entries.iter().map(entry_bytes).sum::<usize>();
+    let (mut heads, mut batches) = (Vec::new(), Vec::new());
+    for entry in &frame.entries {
+        heads.extend(entry.topic_id.to_bytes());
+        heads.extend(entry.index.to_be_bytes());
+        heads.extend(entry.segment.0.to_be_bytes());
+        heads.extend(entry.position.to_be_bytes());
+        heads.extend((at as u32).to_be_bytes());
+        heads.extend((entry.bytes.len() as u32).to_be_bytes());
+        heads.extend((entry.topic.len() as u16).to_be_bytes());
+        heads.extend(entry.topic.as_bytes());
+        batches.extend(&bytes[entry.bytes.clone()]);
+        at += entry.bytes.len();
+    }
+    let mut covered = (at as u32).to_be_bytes().to_vec();
+    covered.extend(frame.stamp.generation.to_be_bytes());
+    covered.extend(number.to_be_bytes());
+    covered.extend((frame.entries.len() as u32).to_be_bytes());
+    covered.extend(heads.into_iter().chain(batches));
+    let checksum = checksum(&covered).to_be_bytes();
+    let mut whole = [&b"FSJRNL\0\x01"[..], &checksum, &covered].concat();
+    assert_eq!(whole.len(), at);
+    whole.resize(at.next_multiple_of(FRAME_ALIGN_BYTES), 0);
+    whole
+}
+
+/// A daemon of an earlier build was killed, and this one starts on what it left.
+#[test]
+fn a_journal_of_the_first_version_is_redone() {
+    let world = World::new(3);
+    let machine = world.machine("node");
+    let (path, frames) = killed(&world, machine);
+    let journal = world.files(machine)[&path].clone();
+    let old = (0..).zip(&frames[1..]).flat_map(|(number, (at, frame))| {
+        first_version(frame, &journal[*at..*at + frame.len], number)
+    });
+    let mut old: Vec<u8> = old.collect();
+    old.resize(journal.len(), 0);
+    world.corrupt(machine, &path, 0, &old);
+    for (index, log) in next_life(&world, machine).unwrap().into_iter().enumerate() {
+        assert_eq!(log.unwrap(), batches_of(index));
     }
 }
