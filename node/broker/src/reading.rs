@@ -318,7 +318,12 @@ async fn look_there(shard: &Shard, tasks: Vec<Task>, mut room: Room, wake: Optio
 async fn look_into<K>(partition: &Partition, wanted: &Wanted<K>, room: Room) -> Look {
     let traffic = &partition.traffic;
     add(&traffic.fetch_requests, 1);
-    let look = find(partition, wanted, room).await;
+    // Most partitions of a consumer at the tail have nothing new: those cost no future of their own.
+    let look = match glance(partition, wanted, room) {
+        Ok((found, None)) => return Ok(found),
+        Ok((found, Some(most))) => fill(partition, wanted, room, found, most).await,
+        Err(refusal) => Err(refusal),
+    };
     match &look {
         Ok(found) => add(&traffic.bytes_out, found.bytes as u64),
         Err(_) => add(&traffic.fetch_failed, 1),
@@ -326,30 +331,38 @@ async fn look_into<K>(partition: &Partition, wanted: &Wanted<K>, room: Room) -> 
     look
 }
 
-async fn find<K>(partition: &Partition, wanted: &Wanted<K>, room: Room) -> Look {
+/// All but the records; and at most how many bytes of those to read, where there are any.
+fn glance<K>(
+    partition: &Partition,
+    wanted: &Wanted<K>,
+    room: Room,
+) -> Result<(Found, Option<usize>), Refusal> {
     partition.check_epoch(wanted.current_leader_epoch)?;
     let log = &partition.log;
     let high_watermark = partition.high_watermark();
-    let mut found = Found {
-        parts: Vec::new(),
-        bytes: 0,
-        high_watermark,
-        log_start: log.log_start(),
-        diverging: diverging(partition, wanted)?,
-    };
-    if found.diverging.is_some() {
-        return Ok(found);
-    }
+    let log_start = log.log_start();
+    let diverging = diverging(partition, wanted)?;
     let from = Offset(wanted.offset);
-    if from < found.log_start || (from > high_watermark && from > log.log_end()) {
+    let parted = diverging.is_some();
+    if !parted && (from < log_start || (from > high_watermark && from > log.log_end())) {
         return Err(ErrorCode::OffsetOutOfRange.into());
     }
     let most = room.bytes.min(usize::try_from(wanted.max_bytes).unwrap_or(0));
-    if from < high_watermark && (most > 0 || room.empty) {
-        let read = log.read(from, high_watermark, most, room.empty).await?;
-        found.parts = read.parts;
-        found.bytes = read.bytes;
-    }
+    let reads = !parted && from < high_watermark && (most > 0 || room.empty);
+    let found = Found { parts: Vec::new(), bytes: 0, high_watermark, log_start, diverging };
+    Ok((found, reads.then_some(most)))
+}
+
+async fn fill<K>(
+    partition: &Partition,
+    wanted: &Wanted<K>,
+    room: Room,
+    mut found: Found,
+    most: usize,
+) -> Look {
+    let from = Offset(wanted.offset);
+    let read = partition.log.read(from, found.high_watermark, most, room.empty).await?;
+    (found.parts, found.bytes) = (read.parts, read.bytes);
     Ok(found)
 }
 
