@@ -25,13 +25,20 @@ pub(crate) async fn create(
     // A partition of this name may have been here before: its offsets are not this one's, and a
     // log start above this log's end would have recovery delete it all.
     dir.forget(topic, index);
-    if !dir.is_forgotten() {
-        dir.checkpoint().await?;
-    }
-    fs::create_dir_all(path).await.map_err(StorageError::io(Action::Make, path))?;
-    write_partition_metadata(path, id).await?;
+    // Counted from here on: others that are made meanwhile go where there are fewer.
     dir.adopt(topic, index);
-    Ok(())
+    let made = async {
+        if !dir.is_forgotten() {
+            dir.checkpoint().await?;
+        }
+        fs::create_dir_all(path).await.map_err(StorageError::io(Action::Make, path))?;
+        write_partition_metadata(path, id).await
+    };
+    let made = made.await;
+    if made.is_err() {
+        dir.forget(topic, index); // Another directory may have more luck.
+    }
+    made
 }
 
 /// Writes `partition.metadata`, not flushed.

@@ -355,7 +355,11 @@ impl Shard {
             let burden =
                 |dir: &crate::dir::LogDir| (dir.failure().is_some(), dir.partition_count());
             let burdens = dirs[..self.config.dirs_for_new].iter().map(burden).enumerate();
-            return Ok(burdens.min_by_key(|(_, burden)| *burden).map_or(0, |(at, _)| at));
+            let least = burdens.min_by_key(|(_, burden)| *burden).map_or(0, |(at, _)| at);
+            if dirs[least].failure().is_none() {
+                dirs[least].adopt(topic, id.index); // Now: a topic's partitions are opened at once.
+            }
+            return Ok(least);
         };
         // One of them may be of an older topic, whose deletion a crash undid.
         for at in &holding[1..] {

@@ -2,10 +2,14 @@
 
 mod common;
 
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Duration;
+
 use common::*;
-use flowstone_runtime::wall_clock;
-use flowstone_store::{Durability, LogConfig, ReadError};
-use flowstone_types::{LeaderEpoch, Offset, Timestamp};
+use flowstone_runtime::{sleep, spawn, wall_clock};
+use flowstone_store::{Durability, LogConfig, LogDir, ReadError, Store, StoreConfig};
+use flowstone_types::{LeaderEpoch, Offset, Timestamp, Uuid};
 
 fn small_segments() -> LogConfig {
     LogConfig { segment_bytes: 64 << 10, ..LogConfig::default() }
@@ -249,6 +253,30 @@ fn a_deleted_log_leaves_no_trace_for_the_next_of_its_name() {
         let (_, store) = store_in(&path).await;
         let (log, _) = open(&store, small_segments()).await;
         assert_eq!((log.log_start(), log.log_end()), (Offset(0), Offset(1)));
+    });
+}
+
+/// Kafka gives a new partition to the directory with the fewest; those of one topic are made together.
+#[test]
+fn partitions_that_are_made_at_once_are_spread_over_the_directories() {
+    live(&Folder::new("spread"), |path| async move {
+        let open_dir = |name: &str, id| LogDir::open(path.join(name), Uuid(id));
+        let dirs = [open_dir("a", 1).await.unwrap(), open_dir("b", 2).await.unwrap()];
+        let store = Store::new(StoreConfig::new(dirs.to_vec()));
+        let opened = Rc::new(Cell::new(0));
+        for index in 0..8 {
+            let (store, opened) = (store.clone(), Rc::clone(&opened));
+            spawn(async move {
+                open_at(&store, "topic", index, LogConfig::default()).await;
+                opened.set(opened.get() + 1);
+            });
+        }
+        while opened.get() < 8 {
+            sleep(Duration::from_millis(1)).await;
+        }
+        for dir in &dirs {
+            assert_eq!(dir.partitions().await.unwrap().len(), 4, "{}", dir.path().display());
+        }
     });
 }
 
