@@ -418,7 +418,8 @@ async fn write(books: &Rc<Books>, store: &Store, partition: u32, opened: (Log, R
         let record = {
             let mut now = books.now.borrow_mut();
             let known = &mut now[partition as usize];
-            known.sent = number + 1;
+            // A log that goes offline forgets what was not durable; the disk may have it all the same.
+            known.sent = known.sent.max(number + 1);
             known.record(partition, number)
         };
         books.note(partition, |_| ());
