@@ -159,6 +159,46 @@ fn producers_are_known_after_a_restart() {
     }
 }
 
+/// KIP-98: a client has up to five batches in flight, and retries every one that was not answered. Each of them is known
+/// again over a clean stop, and over a kill behind a segment that was sealed meanwhile.
+#[test]
+fn what_was_in_flight_is_known_after_a_restart() {
+    for clean in [true, false] {
+        let folder = Folder::new("in-flight");
+        live(&folder, move |path| async move {
+            let (dir, store) = store_in(&path).await;
+            let (log, ear) = open(&store, small_segments()).await;
+            append(&log, batch(0, 1000));
+            for sequence in 0..5 {
+                append(&log, batch_from(7, sequence));
+            }
+            if clean {
+                ear.until_durable(6).await;
+                store.shutdown().await.unwrap();
+                dir.close(-1).await.unwrap();
+                return;
+            }
+            append(&log, batch(6, 63 << 10)); // Full: this begins the next segment.
+            ear.until_durable(7).await;
+            let snapshot = path.join("topic-0/00000000000000000006.snapshot");
+            while !snapshot.exists() {
+                sleep(Duration::from_millis(1)).await;
+            }
+        });
+        live(&folder, move |path| async move {
+            let (dir, store) = store_in(&path).await;
+            assert_eq!(dir.was_clean(), clean);
+            let (log, _) = open(&store, small_segments()).await;
+            for sequence in 0..5 {
+                let again = append(&log, batch_from(7, sequence));
+                assert!(again.duplicate, "sequence {sequence}");
+                assert_eq!(again.base_offset, Offset(i64::from(sequence) + 1));
+            }
+            assert!(!append(&log, batch_from(7, 5)).duplicate);
+        });
+    }
+}
+
 #[test]
 fn retention_and_delete_records_free_whole_segments() {
     let folder = Folder::new("retention");

@@ -6,11 +6,12 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use flowstone_batch::{BatchBuilder, Codec, HEADER_LEN};
+use flowstone_batch::{BatchBuilder, BatchHeader, Codec, HEADER_LEN};
 use flowstone_coordinators::{
     GroupMetadataKey, GroupMetadataValue, MemberMetadata, OffsetCommitKey, OffsetCommitValue,
 };
 use flowstone_fuzz::{Random, TARGETS, pieces};
+use flowstone_log::ProducerState;
 use flowstone_log::journal::{Content, FRAME_HEAD_BYTES, Place, Stamp, checksum, seal_frame};
 use flowstone_metadata::MetadataRecord;
 use flowstone_raft::messages as m;
@@ -173,6 +174,12 @@ fn files() -> Result<(), Failure> {
         "kafka",
         &[&[1], &fs::read(format!("{LOGS}/golden-0/00000000000000000100.snapshot"))?],
     )?;
+    let mut state = ProducerState::new();
+    for sequence in 0..7 {
+        let header = BatchHeader::parse(&batch(sequence, 1, Codec::None))?;
+        state.apply(&header, header.base_offset, NOW);
+    }
+    put("producers", "earlier", &[&[0], &state.snapshot()])?;
     put(
         "producers",
         "mended",
