@@ -14,37 +14,34 @@ use flowstone_log::{MetaProperties, names};
 use flowstone_metadata::format::{BOOTSTRAP_CHECKPOINT, Endpoint, Format};
 use flowstone_metadata::{MetadataRecord, MetadataVersion, snapshot_file};
 use flowstone_runtime::{fs, random_bytes, wall_clock};
-use flowstone_store::LogDir;
+use flowstone_store::{Action, LogDir, StorageError};
 use flowstone_types::{NodeId, Uuid};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use tracing::{info, warn};
 
-/// Opens the directories of `log.dirs`, once it is certain that they are this node's.
+/// Opens the directories of `log.dirs`, once it is certain that they are this node's. As in Kafka, one that the
+/// system does not let us read or write is offline and the others serve (KIP-112), but for the one of the metadata log;
+/// one that is missing or not formatted is a mistake, and refused.
 pub async fn open(
     config: &Config,
+    unlocked: &BTreeMap<PathBuf, StorageError>,
     shards: usize,
     memory: MemoryPlan,
     served: Served,
     listeners: Vec<ListenerPlan>,
 ) -> anyhow::Result<Node> {
-    let paths: Vec<PathBuf> = config.data_dirs.iter().map(PathBuf::from).collect();
-    let metadata_path = PathBuf::from(&config.metadata_dir);
-    let mut all = paths.clone();
-    if !all.contains(&metadata_path) {
-        all.push(metadata_path.clone());
-    }
-    let mut found: Vec<(PathBuf, MetaProperties)> = Vec::new();
-    for path in all {
-        let meta = identity(&path).await?;
-        check(config, &path, &meta, found.first())?;
-        if let Some((other, _)) = found.iter().find(|(_, m)| m.directory_id == meta.directory_id) {
-            bail!(
-                "{} and {} have the same directory.id: one is a copy of the other, take it out of log.dirs",
-                other.display(),
-                path.display()
-            );
+    let mut found: Vec<(PathBuf, Result<MetaProperties, StorageError>)> = Vec::new();
+    for path in config.all_dirs().map(PathBuf::from) {
+        let meta = match unlocked.get(&path) {
+            None => identity(&path).await?,
+            Some(why) => Err(why.clone()),
+        };
+        if let Ok(meta) = &meta {
+            let others = found.iter().filter_map(|(path, meta)| Some((path, meta.as_ref().ok()?)));
+            check(config, &path, meta, others)?;
         }
         found.push((path, meta));
     }
@@ -52,21 +49,44 @@ pub async fn open(
     let mut metadata_dir = None;
     let mut cluster_id = String::new();
     for (path, meta) in found {
-        let id = meta.directory_id.expect("`check` wants one");
-        let dir = LogDir::open(path.clone(), id).await?;
-        if path == metadata_path {
+        let opened = match meta {
+            Ok(meta) => {
+                let id = meta.directory_id.expect("`check` wants one");
+                cluster_id = meta.cluster_id;
+                match LogDir::open(path.clone(), id).await {
+                    Err(why @ StorageError::Io { .. }) => Err((id, why)),
+                    opened => Ok(opened?),
+                }
+            }
+            Err(why) => Err((Uuid::ZERO, why)),
+        };
+        let is_metadata = path == Path::new(&config.metadata_dir);
+        let dir = match opened {
+            Ok(dir) => dir,
+            Err((_, why)) if is_metadata => {
+                bail!("the log directory with the metadata log cannot be opened: {why}")
+            }
+            Err((id, why)) => LogDir::offline(path.clone(), id, why),
+        };
+        if is_metadata {
             metadata_dir = Some(dir.clone());
         }
-        if paths.contains(&path) {
+        if config.data_dirs.iter().any(|data| Path::new(data) == path) {
             dirs.push(dir);
         }
-        cluster_id = meta.cluster_id;
     }
     let metadata_dir = metadata_dir.expect("it is among all");
+    ensure!(
+        dirs.iter().any(|dir| dir.failure().is_none()),
+        "none of the log directories can be opened: see to {}",
+        config.data_dirs.join(", ")
+    );
     // Made there and nowhere else, however full the others are.
     metadata_dir.adopt(CLUSTER_METADATA, 0);
     report_old_images(&dirs);
-    let direct_io = direct_io(config, served).await?;
+    let online = dirs.iter().chain([&metadata_dir]).filter(|dir| dir.failure().is_none());
+    let online: BTreeSet<&Path> = online.map(LogDir::path).collect();
+    let direct_io = direct_io(config, served, &online).await?;
     Ok(Node {
         id: NodeId(config.settings.node_id),
         cluster_id,
@@ -84,25 +104,30 @@ pub async fn open(
     })
 }
 
-async fn identity(path: &Path) -> anyhow::Result<MetaProperties> {
+/// Whose a directory is; the inner error where the system does not let us look.
+async fn identity(path: &Path) -> anyhow::Result<Result<MetaProperties, StorageError>> {
     let file = path.join(names::META_PROPERTIES);
-    let there =
-        fs::exists(&file).await.with_context(|| format!("cannot look into {}", path.display()))?;
-    ensure!(
-        there,
-        "{} is not formatted: run `flowstone format --standalone -t CLUSTER_ID -c FILE` once",
-        path.display()
-    );
-    let bytes = fs::read(&file).await.with_context(|| format!("cannot read {}", file.display()))?;
+    let bytes = match fs::read(&file).await {
+        Ok(bytes) => bytes,
+        Err(why) if why.kind() == io::ErrorKind::NotFound => bail!(
+            "{} is not formatted: run `flowstone format --standalone -t CLUSTER_ID -c FILE` once, with \
+             --ignore-formatted where other log directories are",
+            path.display()
+        ),
+        Err(why) => {
+            let (action, source) = (Action::Read, Arc::new(why));
+            return Ok(Err(StorageError::Io { action, path: file, source }));
+        }
+    };
     let meta = MetaProperties::decode(&String::from_utf8_lossy(&bytes));
-    meta.with_context(|| format!("{} is damaged", file.display()))
+    meta.with_context(|| format!("{} is damaged", file.display())).map(Ok)
 }
 
-fn check(
+fn check<'a>(
     config: &Config,
     path: &Path,
     meta: &MetaProperties,
-    first: Option<&(PathBuf, MetaProperties)>,
+    others: impl Iterator<Item = (&'a PathBuf, &'a MetaProperties)>,
 ) -> anyhow::Result<()> {
     ensure!(
         meta.node_id.0 == config.settings.node_id,
@@ -111,21 +136,27 @@ fn check(
         meta.node_id,
         config.settings.node_id
     );
-    if let Some((other, first)) = first {
-        ensure!(
-            meta.cluster_id == first.cluster_id,
-            "{} belongs to cluster {}, {} to cluster {}: check log.dirs",
-            path.display(),
-            meta.cluster_id,
-            other.display(),
-            first.cluster_id
-        );
-    }
     ensure!(
         meta.directory_id.is_some(),
         "{} has no directory.id: it was written by Kafka before 3.7; start Apache Kafka 3.7 or later on it once",
         path.display()
     );
+    for (other, theirs) in others {
+        ensure!(
+            meta.cluster_id == theirs.cluster_id,
+            "{} belongs to cluster {}, {} to cluster {}: check log.dirs",
+            path.display(),
+            meta.cluster_id,
+            other.display(),
+            theirs.cluster_id
+        );
+        ensure!(
+            meta.directory_id != theirs.directory_id,
+            "{} and {} have the same directory.id: one is a copy of the other, take it out of log.dirs",
+            other.display(),
+            path.display()
+        );
+    }
     Ok(())
 }
 
@@ -133,9 +164,7 @@ fn check(
 /// `flowstone format`.
 pub async fn format_if_new(config: &Config, listeners: &[ListenerPlan]) -> anyhow::Result<()> {
     // That of the metadata log first: `Format` puts what a controller begins with there.
-    let metadata = PathBuf::from(&config.metadata_dir);
-    let others = config.data_dirs.iter().map(PathBuf::from).filter(|dir| *dir != metadata);
-    let paths: Vec<PathBuf> = std::iter::once(metadata.clone()).chain(others).collect();
+    let paths: Vec<PathBuf> = config.all_dirs().map(PathBuf::from).collect();
     for path in &paths {
         make(path).await.with_context(|| format!("cannot make {}", path.display()))?;
         if fs::exists(&path.join(names::META_PROPERTIES)).await? {
@@ -184,11 +213,13 @@ async fn make(path: &Path) -> io::Result<()> {
 }
 
 /// Whether direct I/O is used: always, but for `dev` on a file system that has none.
-async fn direct_io(config: &Config, served: Served) -> anyhow::Result<bool> {
+async fn direct_io(
+    config: &Config,
+    served: Served,
+    dirs: &BTreeSet<&Path>,
+) -> anyhow::Result<bool> {
     let mut direct = !config.settings.data_buffered;
-    let metadata =
-        (!config.data_dirs.contains(&config.metadata_dir)).then_some(&config.metadata_dir);
-    for path in config.data_dirs.iter().chain(metadata).map(Path::new) {
+    for path in dirs {
         let space =
             fs::space(path).await.with_context(|| format!("cannot look at {}", path.display()))?;
         let (dir, kind) = (path.display(), space.kind);

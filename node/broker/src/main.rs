@@ -5,10 +5,13 @@ use clap::{Args, Parser, Subcommand};
 use flowstone_broker::{Boot, Served};
 use flowstone_config::{Config, File, Loaded, LogFormat, Problems, reference};
 use flowstone_runtime::{Plan, launch, probe, set_memory_limit};
+use flowstone_store::{Action, StorageError};
 use rustix::fs::{FlockOperation, fcntl_lock};
+use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
 
@@ -160,7 +163,7 @@ fn log_to_stderr(config: &Config) {
 fn run(config: Config, dev: bool) -> anyhow::Result<()> {
     let host = probe()?;
     let cpus = cpus(&config, &host.topology.cpus)?;
-    let _locks = lock_data(&config, dev)?;
+    let (_locks, unlocked) = lock_data(&config, dev)?;
     let share = host.memory_bytes / MEMORY_SHARE;
     let share = if dev { share.min(DEV_MEMORY_BYTES) } else { share };
     let memory = config.settings.memory_bytes.map_or(share, i64::unsigned_abs);
@@ -178,8 +181,8 @@ fn run(config: Config, dev: bool) -> anyhow::Result<()> {
         open_files = host.limits.open_files,
         "flowstoned starts"
     );
-    let boot =
-        Boot::new(config, cpus.len(), memory, if dev { Served::Dev } else { Served::Formatted });
+    let served = if dev { Served::Dev } else { Served::Formatted };
+    let boot = Boot::new(config, cpus.len(), memory, served, unlocked);
     let shards = boot.clone();
     launch(Plan { cpus }, move |index| shards.clone().run(index))?;
     boot.outcome()
@@ -221,29 +224,37 @@ fn parse_cpus(list: &str) -> anyhow::Result<Vec<usize>> {
     Ok(cpus)
 }
 
-fn lock_data(config: &Config, dev: bool) -> anyhow::Result<Vec<std::fs::File>> {
-    let mut dirs: Vec<&String> = config.data_dirs.iter().collect();
-    if !dirs.contains(&&config.metadata_dir) {
-        dirs.push(&config.metadata_dir);
-    }
-    let mut locks = Vec::new();
-    for dir in dirs.into_iter().map(Path::new) {
-        if dev {
-            std::fs::create_dir_all(dir).with_context(|| no_access(dir))?;
-        }
+/// Log directories that could not be locked, and why.
+type Unlocked = BTreeMap<PathBuf, StorageError>;
+
+/// The locks of the log directories that could be locked, and why the others could not. That of the metadata log must be,
+/// and none may be missing or in use.
+fn lock_data(config: &Config, dev: bool) -> anyhow::Result<(Vec<std::fs::File>, Unlocked)> {
+    let (mut locks, mut unlocked) = (Vec::new(), Unlocked::new());
+    for name in config.all_dirs() {
+        let dir = Path::new(name);
+        let opened = if dev { std::fs::create_dir_all(dir) } else { Ok(()) };
+        let opened = opened.and_then(|()| {
+            let mut options = std::fs::File::options();
+            options.create(true).truncate(false).write(true).open(dir.join(LOCK_FILE))
+        });
         let shown = dir.display();
-        if !dir.exists() {
-            bail!(
+        let file = match opened {
+            Ok(file) => file,
+            Err(why) if why.kind() == io::ErrorKind::NotFound => bail!(
                 "{shown} does not exist: correct log.dirs, mount the disk, or make it and run \
                  `flowstone format --standalone -t CLUSTER_ID -c FILE` once"
-            );
-        }
-        let file = std::fs::File::options()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(dir.join(LOCK_FILE))
-            .with_context(|| no_access(dir))?;
+            ),
+            Err(why) if *name == config.metadata_dir => {
+                return Err(why).with_context(|| no_access(dir));
+            }
+            Err(why) => {
+                let (action, source) = (Action::Open, Arc::new(why));
+                let why = StorageError::Io { action, path: dir.join(LOCK_FILE), source };
+                unlocked.insert(dir.to_owned(), why);
+                continue;
+            }
+        };
         fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive).with_context(|| {
             format!(
                 "{shown} is in use by another broker process: stop that one, or correct log.dirs"
@@ -251,7 +262,7 @@ fn lock_data(config: &Config, dev: bool) -> anyhow::Result<Vec<std::fs::File>> {
         })?;
         locks.push(file);
     }
-    Ok(locks)
+    Ok((locks, unlocked))
 }
 
 fn no_access(dir: &Path) -> String {

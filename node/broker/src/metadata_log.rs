@@ -19,7 +19,7 @@ use flowstone_raft::{
     Settings, SnapshotFile, SnapshotId, Stored, Timers,
 };
 use flowstone_runtime::{fs, now, random_u64, wall_clock};
-use flowstone_store::{AppendError, LogSpec, Store};
+use flowstone_store::{AppendError, LogSpec, Store, Whereabouts};
 use flowstone_types::{LeaderEpoch, NodeId, Offset, PartitionId, Timestamp, Uuid};
 use flowstone_wire::ErrorCode;
 use std::cell::{Cell, RefCell};
@@ -59,6 +59,7 @@ impl MetadataLog {
             id: PARTITION,
             config: Arc::new(log_config()),
             leader_epoch: epoch,
+            whereabouts: Whereabouts::Untold,
         };
         let waits = Waits::new(node.id);
         let log = store.open(spec, waits.clone()).await?;

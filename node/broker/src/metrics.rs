@@ -189,7 +189,7 @@ metrics! {
     Gauge "kafka_log_log_numlogsegments" [topic, partition]
         "Segments of a partition's log." = |all, out| all.logs(out, |log| log.segments as i64);
     Gauge "kafka_log_logmanager_offlinelogdirectorycount" []
-        "Log directories that are offline: a write or flush of them failed." =
+        "Log directories that are offline: they could not be opened, or a write or flush failed." =
         |all, out| out.put(&[], all.dirs.iter().filter(|dir| dir.is_offline).count());
     Gauge "kafka_log_logmanager_logdirectoryoffline" [logDirectory]
         "Whether a log directory is offline." =

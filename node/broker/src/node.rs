@@ -24,7 +24,7 @@ pub struct Node {
     pub cluster_id: String,
     /// This run of the process, for the controller (KIP-866).
     pub incarnation: Uuid,
-    /// `log.dirs`, opened.
+    /// `log.dirs`, opened, or offline from the start.
     pub dirs: Vec<LogDir>,
     /// The one that holds the metadata log: one of them, or one apart (`metadata.log.dir`).
     pub metadata_dir: LogDir,
@@ -143,13 +143,14 @@ impl Node {
     /// This node as a broker that registers.
     pub fn as_broker(&self) -> BrokerRegistration {
         let listeners = self.listeners.iter().filter(|listener| !listener.for_controllers);
+        let online = self.dirs.iter().filter(|dir| dir.failure().is_none());
         BrokerRegistration {
             id: self.id,
             incarnation: self.incarnation,
             end_points: listeners.map(ListenerPlan::to_record).collect(),
             features: features::supported(),
             rack: self.config.settings.broker_rack.clone(),
-            log_dirs: self.dirs.iter().map(LogDir::directory_id).collect(),
+            log_dirs: online.map(LogDir::directory_id).collect(),
         }
     }
 

@@ -72,6 +72,8 @@ pub struct Shard {
     partitions: RefCell<HashMap<PartitionId, Rc<Partition>, BuildHasherDefault<IdHasher>>>,
     /// Partitions that are ours and whose logs could not be opened; whether to try again.
     pub offline: RefCell<BTreeMap<PartitionId, bool>>,
+    /// Logs in another directory than the metadata has them in, and which: to be told.
+    pub untold: RefCell<BTreeMap<PartitionId, Uuid>>,
     next_session: Cell<i32>,
     generation: Cell<u64>,
 }
@@ -145,6 +147,7 @@ impl Shard {
             settings: RefCell::default(),
             partitions: RefCell::default(),
             offline: RefCell::default(),
+            untold: RefCell::default(),
             next_session: Cell::new(0),
             generation: Cell::new(0),
             node,

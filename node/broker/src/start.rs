@@ -15,10 +15,12 @@ use flowstone_config::Config;
 use flowstone_runtime::{
     Listener, Mailbox, Mailer, mailbox, now, shard_count, sleep, spawn, termination, wall_clock,
 };
-use flowstone_store::{LogDir, Store, StoreConfig};
+use flowstone_store::{LogDir, StorageError, Store, StoreConfig};
 use futures_lite::future::{or, poll_once};
+use std::collections::BTreeMap;
 use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
@@ -58,6 +60,8 @@ pub struct Boot {
     mailboxes: Mutex<Vec<Option<ShardMail>>>,
     starts: Vec<Mailer<Option<Arc<Node>>>>,
     failure: Mutex<Option<anyhow::Error>>,
+    /// Log directories that could not be locked, and why: they are offline.
+    unlocked: BTreeMap<PathBuf, StorageError>,
 }
 
 struct ShardMail {
@@ -66,8 +70,15 @@ struct ShardMail {
 }
 
 impl Boot {
-    /// A node with this configuration, on so many shards, with so much memory for caches and requests.
-    pub fn new(config: Config, shards: usize, memory_bytes: u64, served: Served) -> Arc<Self> {
+    /// A node with this configuration, on so many shards, with so much memory for caches and requests. Of the log
+    /// directories, those of `unlocked` are offline.
+    pub fn new(
+        config: Config,
+        shards: usize,
+        memory_bytes: u64,
+        served: Served,
+        unlocked: BTreeMap<PathBuf, StorageError>,
+    ) -> Arc<Self> {
         let memory = MemoryPlan::new(memory_bytes, shards);
         let (mut mailers, mut starts, mut mailboxes) = (Vec::new(), Vec::new(), Vec::new());
         for _ in 0..shards {
@@ -88,6 +99,7 @@ impl Boot {
             mailboxes,
             starts,
             failure: Mutex::new(None),
+            unlocked,
         })
     }
 
@@ -146,7 +158,8 @@ impl Boot {
             disks::format_if_new(&self.config, &plans).await?;
         }
         let node = Arc::new(
-            disks::open(&self.config, self.shards, self.memory, self.served, plans).await?,
+            disks::open(&self.config, &self.unlocked, self.shards, self.memory, self.served, plans)
+                .await?,
         );
         for start in &self.starts[1..] {
             assert!(start.send(Some(Arc::clone(&node))).is_ok(), "the first mail of an empty box");
@@ -223,6 +236,7 @@ fn run_tasks(shard: &Rc<Shard>) {
             shard.metrics.tick();
             shard.store.tick(wall_clock()).await;
             shard.retry_offline().await;
+            shard.tell_directories();
             let overdrawn_since = now().before(OVERDRAFT_PATIENCE);
             let idle_since = u64::try_from(idle).map(|ms| now().before(Duration::from_millis(ms)));
             shard.connections.for_each(|connection| {
@@ -320,7 +334,7 @@ async fn stop(shard: &Rc<Shard>, served: bool) -> anyhow::Result<()> {
 }
 
 async fn mark_clean(node: &Node) -> anyhow::Result<()> {
-    for dir in node.all_dirs() {
+    for dir in node.all_dirs().into_iter().filter(|dir| dir.failure().is_none()) {
         let closed = dir.close(node.broker_epoch()).await;
         closed.with_context(|| format!("cannot mark {} as clean", dir.path().display()))?;
     }

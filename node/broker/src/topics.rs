@@ -7,11 +7,12 @@ use crate::controller::CONTROLLER_SHARD;
 use crate::partition::{Partition, Waits};
 use crate::settings::{self, CONSUMER_OFFSETS};
 use crate::shard::Shard;
+use flowstone_controller::{note_directories, told_directory};
 use flowstone_metadata::{Delta, Image, Topic};
 use flowstone_runtime::local::Semaphore;
 use flowstone_runtime::{now, spawn};
-use flowstone_store::LogSpec;
-use flowstone_types::{Offset, PartitionId};
+use flowstone_store::{LogSpec, Whereabouts};
+use flowstone_types::{Offset, PartitionId, Uuid};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -76,17 +77,27 @@ impl Shard {
             open.begin_epoch(epoch);
             return;
         }
+        let told = told_directory(partition, self.node.id);
         let settings = self.settings(id.topic).expect("the topic is in the image");
         let spec = LogSpec {
             topic: Arc::clone(&topic.name),
             id,
             config: Arc::clone(&settings.log),
             leader_epoch: epoch,
+            whereabouts: match told {
+                Some(directory) => Whereabouts::In(directory),
+                // Whatever was there when this node started has begun a new leadership since.
+                None if partition.partition_epoch == 0 => Whereabouts::New,
+                None => Whereabouts::Untold,
+            },
         };
         let waits = Waits::new(self.node.id);
         match self.store.open(spec, waits.clone()).await {
             Ok(log) => {
                 self.offline.borrow_mut().remove(&id);
+                if told != Some(log.directory_id()) {
+                    self.untold.borrow_mut().insert(id, log.directory_id());
+                }
                 let partition =
                     Rc::new(Partition::new(id, Arc::clone(&topic.name), log, waits, epoch));
                 self.add_partition(Rc::clone(&partition));
@@ -119,6 +130,25 @@ impl Shard {
         if !again.is_empty() {
             self.open_logs(&image, again).await;
         }
+    }
+
+    /// Tells the controller of logs that lie where the metadata does not have them (KIP-858). At the next start, it is
+    /// what keeps a log from being begun anew while its directory is offline.
+    pub fn tell_directories(self: &Rc<Self>) {
+        let found: Vec<(PartitionId, Uuid)> = self.untold.take().into_iter().collect();
+        if found.is_empty() {
+            return;
+        }
+        let (shard, broker) = (Rc::clone(self), self.node.id);
+        // The controller's turn may wait for space that this shard's retention makes.
+        spawn(async move {
+            let told = found.clone();
+            let note = move |image: &Image, _| note_directories(image, broker, &told);
+            if let Err(why) = shard.decide(note).await {
+                warn!("cannot tell which directories logs are in, tried again later: {why}");
+                shard.untold.borrow_mut().extend(found);
+            }
+        });
     }
 
     async fn delete_logs(self: &Rc<Self>, topic: &Topic) {

@@ -2,11 +2,11 @@
 
 mod daemon;
 
-use daemon::{Daemon, ask, fresh_dir};
+use daemon::{Daemon, ask, complaint, flowstoned, fresh_dir, run};
 use flowstone_batch::BatchBuilder;
 use flowstone_types::{Offset, Timestamp};
 use rustix::process::Signal;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -171,4 +171,131 @@ fn the_metadata_log_may_have_a_directory_of_its_own() {
             if life == 0 { (Some(0), true) } else { (None, false) }
         );
     }
+}
+
+/// Which of some directories has a topic's only partition.
+fn home<'a>(dirs: &'a [PathBuf], topic: &str) -> Vec<&'a PathBuf> {
+    dirs.iter().filter(|dir| dir.join(format!("{topic}-0")).exists()).collect()
+}
+
+fn log_dirs(dirs: &[PathBuf]) -> String {
+    let shown: Vec<String> = dirs.iter().map(|dir| dir.display().to_string()).collect();
+    format!("log.dirs={}", shown.join(","))
+}
+
+/// Where a disk should be mounted there is something else; the disk is put by.
+fn break_down(dir: &Path) {
+    std::fs::rename(dir, dir.with_extension("away")).unwrap();
+    std::fs::write(dir, "in the way").unwrap();
+}
+
+fn mend(dir: &Path) {
+    std::fs::remove_file(dir).unwrap();
+    std::fs::rename(dir.with_extension("away"), dir).unwrap();
+}
+
+/// KIP-112, as Kafka 4.3.1 does at start: a directory that cannot be read is offline, and the others serve. KIP-858: what
+/// may be in it is not begun anew elsewhere, be it told by the metadata or not yet; what is new goes to the others.
+#[test]
+fn a_directory_that_cannot_be_read_is_offline_from_the_start() {
+    let dir = fresh_dir("unreadable");
+    let dirs = ["first", "second", "third"].map(|name| dir.join(name));
+    let all = log_dirs(&dirs);
+    let topics = ["orders", "returns", "parcels"];
+    let daemon = Daemon::dev(&dirs[0], &[&all]);
+    for topic in topics {
+        create_topic(&daemon, topic);
+        produced(&daemon, topic, "before");
+    }
+    let failing = topics.into_iter().find(|topic| home(&dirs, topic) == [&dirs[1]]).unwrap();
+    daemon.end_by(Signal::KILL);
+    for life in 0..3 {
+        break_down(&dirs[1]);
+        let daemon = Daemon::dev(&dirs[0], &[&all]);
+        assert_eq!(daemon.count("kafka_log_logmanager_offlinelogdirectorycount"), 1);
+        let codes = dirs.each_ref().map(|dir| described(&daemon, dir));
+        assert_eq!(codes, [0, KAFKA_STORAGE_ERROR, 0]);
+        for topic in topics {
+            let offline = topic == failing;
+            let expected = if offline { KAFKA_STORAGE_ERROR } else { 0 };
+            until("it answers", || produce(&daemon, topic, "meanwhile") == expected);
+            assert_eq!(has(&fetched(&daemon, topic), "before"), !offline);
+            assert_eq!(home(&dirs, topic).len(), usize::from(!offline), "{topic}");
+        }
+        let new = format!("new-{life}");
+        create_topic(&daemon, &new);
+        produced(&daemon, &new, "to another");
+        assert_eq!(home(&dirs, &new).len(), 1);
+        assert_eq!(daemon.end_by(Signal::TERM).code(), Some(0), "what is here is closed in order");
+        mend(&dirs[1]);
+        // Whole again, the metadata is told, too, which logs lie where.
+        let daemon = Daemon::dev(&dirs[0], &[&all]);
+        for topic in topics {
+            produced(&daemon, topic, "after");
+            assert!(has(&fetched(&daemon, topic), "before"), "{topic}");
+        }
+        assert_eq!(
+            daemon.end_by(if life == 1 { Signal::TERM } else { Signal::KILL }).code(),
+            (life == 1).then_some(0)
+        );
+    }
+}
+
+/// KIP-858: a log whose directory was taken out of log.dirs is missing, not new; found elsewhere, it is served from there.
+#[test]
+fn a_log_whose_directory_is_not_there_is_not_begun_anew() {
+    let dir = fresh_dir("taken-out");
+    let dirs = ["first", "second"].map(|name| dir.join(name));
+    let both = log_dirs(&dirs);
+    let mut daemon = Daemon::dev(&dirs[0], &[&both]);
+    let applied =
+        |daemon: &Daemon| daemon.count("kafka_controller_kafkacontroller_lastappliedrecordoffset");
+    let before = applied(&daemon);
+    let topics = ["orders", "returns"];
+    for topic in topics {
+        create_topic(&daemon, topic); // Two records: the topic, and its partition.
+        produced(&daemon, topic, "before");
+    }
+    until("the metadata knows where they are", || applied(&daemon) == before + 6);
+    let gone = topics.into_iter().find(|topic| home(&dirs, topic) == [&dirs[1]]).unwrap();
+    daemon.end_by(Signal::KILL);
+
+    let first = log_dirs(&dirs[..1]);
+    daemon = Daemon::dev(&dirs[0], &[&first]);
+    until("it answers", || produce(&daemon, gone, "meanwhile") == KAFKA_STORAGE_ERROR);
+    assert_eq!(home(&dirs[..1], gone).len(), 0);
+    let line = daemon.line("partition is offline")["message"].to_string();
+    assert!(line.contains("directory.id=") && line.contains("delete the topic"), "{line}");
+    daemon.end_by(Signal::KILL);
+
+    // An operator moves the log over by hand.
+    let name = format!("{gone}-0");
+    std::fs::rename(dirs[1].join(&name), dirs[0].join(&name)).unwrap();
+    daemon = Daemon::dev(&dirs[0], &[&first]);
+    produced(&daemon, gone, "after");
+    assert!(has(&fetched(&daemon, gone), "before"));
+}
+
+/// The metadata log's directory cannot be done without, nor can one that is merely not formatted be an accident.
+#[test]
+fn what_kafka_refuses_at_start_is_refused() {
+    let dir = fresh_dir("refused");
+    let dirs = ["first", "second"].map(|name| dir.join(name));
+    let both = log_dirs(&dirs);
+    Daemon::dev(&dirs[0], &[&both]).end_by(Signal::KILL);
+    let refusal = || {
+        let mut command = flowstoned(["dev", "--port", "0", "--data"]);
+        command.arg(&dirs[0]).args(["--set", &both, "--set", "flowstone.metrics.listener="]);
+        let (status, stderr) = run(command);
+        assert_eq!(status, 1);
+        complaint(&stderr)
+    };
+    break_down(&dirs[0]);
+    let line = refusal();
+    assert!(line.contains("cannot write to"), "{line}");
+    mend(&dirs[0]);
+    std::fs::remove_dir_all(&dirs[1]).unwrap();
+    std::fs::create_dir(&dirs[1]).unwrap();
+    let line = refusal();
+    assert!(line.contains("is not formatted") && line.contains("--ignore-formatted"), "{line}");
 }

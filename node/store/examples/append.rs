@@ -11,6 +11,7 @@ use flowstone_batch::{BatchBuilder, Checked, Origin, Rules, check};
 use flowstone_runtime::{Plan, launch, local::Notify, spawn, wall_clock};
 use flowstone_store::{
     Durability, Log, LogConfig, LogDir, LogSpec, StorageError, Store, StoreConfig, Watcher,
+    Whereabouts,
 };
 use flowstone_types::{LeaderEpoch, Offset, PartitionId, Timestamp, Uuid};
 
@@ -71,6 +72,7 @@ async fn run(
             id: PartitionId { topic: Uuid(9), index: index as i32 },
             config: Arc::new(LogConfig { durability, ..LogConfig::default() }),
             leader_epoch: LeaderEpoch(0),
+            whereabouts: Whereabouts::Untold,
         };
         let log = store.open(spec, acks.clone()).await.expect("a log");
         acks.end.set(log.durable_end().0);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use flowstone_log::LogConfig;
-use flowstone_types::{LeaderEpoch, PartitionId};
+use flowstone_types::{LeaderEpoch, PartitionId, Uuid};
 
 use crate::dir::LogDir;
 
@@ -63,4 +63,19 @@ pub struct LogSpec {
     pub config: Arc<LogConfig>,
     /// The epoch in which this node leads: it begins at the log's end. `NONE` where it does not.
     pub leader_epoch: LeaderEpoch,
+    /// Where it may be.
+    pub whereabouts: Whereabouts,
+}
+
+/// Which log directory a log may be in, as the cluster's metadata tells (KIP-858). One that is found is opened where
+/// it lies, whatever was told. This decides of one that is not found, which must not begin anew, empty, while its records
+/// are in a directory that is offline or not here.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Whereabouts {
+    /// It was never opened: any directory may have it.
+    New,
+    /// It may have been opened before, in a directory that was not told.
+    Untold,
+    /// The directory with this id.
+    In(Uuid),
 }

@@ -153,12 +153,28 @@ impl LogDir {
         })))
     }
 
+    /// One that cannot be opened: it is offline from the start, and nothing in it is touched. `directory_id` is zero
+    /// where it could not be read.
+    pub fn offline(path: impl Into<PathBuf>, directory_id: Uuid, error: StorageError) -> Self {
+        let path = path.into();
+        error!(dir = %path.display(), %error, "the log directory is offline, with all its partitions");
+        Self(Arc::new(Shared {
+            path,
+            directory_id,
+            clean: false,
+            distrusted: false,
+            broker_epoch: None,
+            failed: AtomicBool::new(true),
+            table: Mutex::new(Table { failure: Some(error), ..Table::default() }),
+        }))
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.0.path
     }
 
-    /// Its own id (KIP-858).
+    /// Its own id (KIP-858); zero for one that was offline from the start and does not tell it.
     pub fn directory_id(&self) -> Uuid {
         self.0.directory_id
     }

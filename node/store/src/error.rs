@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use flowstone_log::Refused;
-use flowstone_types::Offset;
+use flowstone_types::{Offset, Uuid};
 use thiserror::Error;
 
 /// What was asked of the operating system.
@@ -125,6 +125,15 @@ pub enum StorageError {
     /// Kafka's compaction was interrupted there; only Kafka can bring it to its end.
     #[error("{} holds an unfinished compaction (*.swap): start and stop Apache Kafka on it once", .0.display())]
     InterruptedCompaction(PathBuf),
+    /// The log is in none of the directories that are here, and was made before: begun anew it would lack its records.
+    #[error(
+        "its log is missing: {}; bring that back and start again, or delete the topic to give up its records",
+        told(*directory)
+    )]
+    Missing {
+        /// The id of the directory that it is in, where that is known.
+        directory: Option<Uuid>,
+    },
     /// The partition is open already.
     #[error("{} is open already", .0.display())]
     AlreadyOpen(PathBuf),
@@ -157,6 +166,7 @@ impl StorageError {
             | Self::DamagedLog { .. }
             | Self::DamagedJournal { .. }
             | Self::InterruptedCompaction(_)
+            | Self::Missing { .. }
             | Self::AlreadyOpen(_)
             | Self::Closed
             | Self::DiskFull(_) => false,
@@ -166,6 +176,16 @@ impl StorageError {
     /// Whether space, when it comes back, is all that is missing.
     pub const fn is_disk_full(&self) -> bool {
         matches!(self, Self::DiskFull(_))
+    }
+}
+
+/// Where a missing log is.
+fn told(directory: Option<Uuid>) -> String {
+    match directory {
+        Some(id) => format!(
+            "it is in the log directory of directory.id={id}, which is offline or not in log.dirs"
+        ),
+        None => "it may be in the log directory that is offline".to_owned(),
     }
 }
 

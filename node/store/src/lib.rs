@@ -27,7 +27,7 @@ mod tick;
 mod write;
 
 pub use commit::CommitStats;
-pub use config::{LogSpec, StoreConfig};
+pub use config::{LogSpec, StoreConfig, Whereabouts};
 pub use dir::{FoundPartition, LogDir};
 pub use error::{Action, AppendError, ReadError, StorageError};
 pub use flowstone_log::{Durability, LogConfig};

@@ -8,10 +8,10 @@ use std::rc::Rc;
 use flowstone_log::{Log as Core, OffsetIndex, Opened, Sealed, TimeIndex, names};
 use flowstone_runtime::local::{Notify, Semaphore};
 use flowstone_runtime::{File, OpenOptions, fs, random_bytes, random_u64, spawn, wall_clock};
-use flowstone_types::{Offset, PartitionId, Timestamp};
+use flowstone_types::{Offset, Timestamp};
 
 use crate::commit::{CommitStats, Committer};
-use crate::config::{LogSpec, StoreConfig};
+use crate::config::{LogSpec, StoreConfig, Whereabouts};
 use crate::error::{Action, StorageError};
 use crate::gather::gather_bounded;
 use crate::home::{self, Owner};
@@ -132,7 +132,7 @@ impl Store {
         if shard.closed.get() {
             return Err(StorageError::Closed);
         }
-        let at = shard.dir_of(&spec.topic, spec.id).await?;
+        let at = shard.dir_of(&spec).await?;
         if let Some(error) = shard.config.dirs[at].failure() {
             return Err(error);
         }
@@ -156,7 +156,7 @@ impl Store {
         watcher: Rc<dyn Watcher>,
     ) -> Result<Log, StorageError> {
         let (shard, dir) = (&self.0, &self.0.config.dirs[at]);
-        let LogSpec { topic, id, config, leader_epoch } = spec;
+        let LogSpec { topic, id, config, leader_epoch, whereabouts: _ } = spec;
         // Even where none is known: a deletion may have failed, and left its directory.
         let mut exists = fs::exists(&path).await.map_err(StorageError::io(Action::Find, &path))?;
         if exists {
@@ -345,21 +345,17 @@ impl Shard {
         }
     }
 
-    /// Which directory a partition is in or, if it is in none, should be in: the one with least.
-    async fn dir_of(&self, topic: &str, id: PartitionId) -> Result<usize, StorageError> {
-        let dirs = &self.config.dirs;
+    /// Which directory a partition is in or, if it is in none, should be in.
+    async fn dir_of(&self, spec: &LogSpec) -> Result<usize, StorageError> {
+        let (dirs, topic, id) = (&self.config.dirs, &*spec.topic, spec.id);
         let holding: Vec<usize> =
             (0..dirs.len()).filter(|at| dirs[*at].holds(topic, id.index)).collect();
         let Some(first) = holding.first() else {
-            // Not where nothing can be written, unless it is so everywhere.
-            let burden =
-                |dir: &crate::dir::LogDir| (dir.failure().is_some(), dir.partition_count());
-            let burdens = dirs[..self.config.dirs_for_new].iter().map(burden).enumerate();
-            let least = burdens.min_by_key(|(_, burden)| *burden).map_or(0, |(at, _)| at);
-            if dirs[least].failure().is_none() {
-                dirs[least].adopt(topic, id.index); // Now: a topic's partitions are opened at once.
+            let at = self.dir_for_new(spec.whereabouts)?;
+            if dirs[at].failure().is_none() {
+                dirs[at].adopt(topic, id.index); // Now: a topic's partitions are opened at once.
             }
-            return Ok(least);
+            return Ok(at);
         };
         // One of them may be of an older topic, whose deletion a crash undid.
         for at in &holding[1..] {
@@ -369,6 +365,25 @@ impl Shard {
             }
         }
         Ok(*first)
+    }
+
+    /// Which directory takes a log that none has: the one that it is told to be in, else the one with least.
+    fn dir_for_new(&self, told: Whereabouts) -> Result<usize, StorageError> {
+        let dirs = &self.config.dirs[..self.config.dirs_for_new];
+        match told {
+            Whereabouts::In(directory) => {
+                let at = dirs.iter().position(|dir| dir.directory_id() == directory);
+                return at.ok_or(StorageError::Missing { directory: Some(directory) });
+            }
+            Whereabouts::Untold if dirs.iter().any(|dir| dir.failure().is_some()) => {
+                return Err(StorageError::Missing { directory: None });
+            }
+            Whereabouts::Untold | Whereabouts::New => {}
+        }
+        // Not where nothing can be written, unless it is so everywhere.
+        let burden = |dir: &crate::dir::LogDir| (dir.failure().is_some(), dir.partition_count());
+        let burdens = dirs.iter().map(burden).enumerate();
+        Ok(burdens.min_by_key(|(_, burden)| *burden).map_or(0, |(at, _)| at))
     }
 
     /// A segment's file, open for reading and writing; made if `create`.

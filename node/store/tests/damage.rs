@@ -211,6 +211,7 @@ fn a_log_that_is_begun_anew_has_no_epochs_of_what_it_was() {
                 id: flowstone_types::PartitionId { topic: TOPIC, index: 0 },
                 config: Arc::new(weaker()),
                 leader_epoch: LeaderEpoch::NONE,
+                whereabouts: flowstone_store::Whereabouts::Untold,
             };
             let log = store.open(spec, std::rc::Rc::new(Ear::default())).await.unwrap();
             assert_eq!((log.log_start(), log.log_end()), (Offset(100), Offset(100)));

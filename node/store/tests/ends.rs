@@ -12,7 +12,7 @@ use common::*;
 use flowstone_batch::Origin;
 use flowstone_runtime::sim::{Control, DiskFaults, DiskOperation, MachineId, World};
 use flowstone_runtime::{fs, now, sleep, spawn, wall_clock};
-use flowstone_store::{AppendError, Log, LogConfig, LogSpec, Store};
+use flowstone_store::{AppendError, Log, LogConfig, LogSpec, Store, Whereabouts};
 use flowstone_types::{LeaderEpoch, Offset, PartitionId, Timestamp, Uuid};
 
 const DATA: &str = "/data";
@@ -313,6 +313,7 @@ async fn open_generation(store: &Store, generation: u64) -> Option<(Log, Rc<Ear>
         id: PartitionId { topic: id_of(generation), index: 0 },
         config: Arc::new(LogConfig { file_delete_delay_ms: 20, ..small() }),
         leader_epoch: LeaderEpoch(0),
+        whereabouts: Whereabouts::Untold,
     };
     let log = store.open(spec, ear.clone()).await.ok()?;
     ear.durable.set(log.durable_end().0);

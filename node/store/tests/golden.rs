@@ -40,6 +40,7 @@ async fn open_all(path: PathBuf) -> Vec<(String, Offset, Offset, Vec<u8>)> {
             id: PartitionId { topic: found.topic_id.unwrap(), index: found.index },
             config: LogConfig::default().into(),
             leader_epoch: LeaderEpoch(0),
+            whereabouts: flowstone_store::Whereabouts::Untold,
         };
         let log = store.open(spec, std::rc::Rc::new(Ear::default())).await.unwrap();
         let bytes = read_all(&log, 300_000).await;
@@ -66,6 +67,7 @@ fn it_is_opened_and_served_as_it_is() {
             id: PartitionId { topic: found.topic_id.unwrap(), index: 0 },
             config: LogConfig::default().into(),
             leader_epoch: LeaderEpoch(0),
+            whereabouts: flowstone_store::Whereabouts::Untold,
         };
         let log = store.open(spec, std::rc::Rc::new(Ear::default())).await.unwrap();
         assert_eq!((log.log_start(), log.log_end()), (Offset(0), Offset(100)));

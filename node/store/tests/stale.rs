@@ -59,6 +59,7 @@ async fn open_life(store: &Store, index: i32, life: u8) -> (Log, Rc<Ear>) {
         id: PartitionId { topic: Uuid(u128::from(life).wrapping_mul(FAR_APART)), index },
         config: Arc::new(LogConfig::default()),
         leader_epoch: LeaderEpoch(0),
+        whereabouts: flowstone_store::Whereabouts::Untold,
     };
     let log = store.open(spec, ear.clone()).await.unwrap();
     ear.durable.set(log.durable_end().0);

@@ -120,6 +120,13 @@ impl Config {
         }
     }
 
+    /// Every directory that this node holds: that of the metadata log first, without which nothing goes, then the
+    /// others of `log.dirs`.
+    pub fn all_dirs(&self) -> impl Iterator<Item = &String> {
+        let others = self.data_dirs.iter().filter(|dir| **dir != self.metadata_dir);
+        core::iter::once(&self.metadata_dir).chain(others)
+    }
+
     /// A topic's configuration: what was set for it, over this broker's defaults. A text that does
     /// not check (an older release may have taken it) counts as not set.
     pub fn topic(&self, overrides: Option<&Overrides>) -> TopicConfig {

@@ -52,7 +52,7 @@ pub use delegation_tokens::{
     describe_delegation_tokens, expire_delegation_token, renew_delegation_token,
     sweep_delegation_tokens,
 };
-pub use directories::Assigned;
+pub use directories::{Assigned, note_directories, told_directory};
 pub use elections::{Elected, ElectionType};
 pub use error::{ApiError, ErrorKind};
 pub use features::{FeatureUpdate, Quorum, UpgradeType, update_features};

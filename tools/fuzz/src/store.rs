@@ -9,7 +9,7 @@ use std::sync::Arc;
 use flowstone_log::ActiveProducer;
 use flowstone_runtime::sim::{MachineId, World};
 use flowstone_store::{
-    LogConfig, LogDir, LogSpec, ReadError, StorageError, Store, StoreConfig, Watcher,
+    LogConfig, LogDir, LogSpec, ReadError, StorageError, Store, StoreConfig, Watcher, Whereabouts,
 };
 use flowstone_types::{LeaderEpoch, Offset, PartitionId, Uuid};
 
@@ -158,6 +158,7 @@ async fn open() -> Found {
             id: PartitionId { topic: TOPIC, index: 0 },
             config: Arc::new(LogConfig::default()),
             leader_epoch: LeaderEpoch::NONE,
+            whereabouts: Whereabouts::Untold,
         };
         let log = store.open(spec, Rc::new(Nobody)).await?;
         Ok::<_, StorageError>((store, log))

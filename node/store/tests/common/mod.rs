@@ -13,6 +13,7 @@ use flowstone_batch::{BatchBuilder, Checked, Origin, Rules, check};
 use flowstone_runtime::{Plan, launch, local::Notify, wall_clock};
 use flowstone_store::{
     Appended, Log, LogConfig, LogDir, LogSpec, StorageError, Store, StoreConfig, Watcher,
+    Whereabouts,
 };
 use flowstone_types::{LeaderEpoch, Offset, PartitionId, ProducerId, Timestamp, Uuid};
 
@@ -143,6 +144,7 @@ pub async fn try_open(
         id: PartitionId { topic: TOPIC, index },
         config: Arc::new(config),
         leader_epoch: LeaderEpoch(0),
+        whereabouts: Whereabouts::Untold,
     };
     let log = store.open(spec, ear.clone()).await?;
     ear.durable.set(log.durable_end().0);

@@ -2,9 +2,11 @@
 
 use crate::common::{self, Cluster, apply, nodes, topic};
 use flowstone_controller::ErrorKind::{self, *};
-use flowstone_controller::{ElectionType, Heartbeat, IsrAlteration};
+use flowstone_controller::{
+    ElectionType, Heartbeat, IsrAlteration, note_directories, told_directory,
+};
 use flowstone_metadata::records::{ClearElrRecord, FeatureLevelRecord};
-use flowstone_metadata::{Image, MetadataVersion};
+use flowstone_metadata::{Image, MetadataVersion, Partition};
 use flowstone_types::{LeaderEpoch, NodeId, PartitionId, Uuid};
 use std::time::Duration;
 
@@ -278,6 +280,28 @@ fn replicas_are_assigned_to_directories() {
     assert_eq!(kinds, expected);
     assert_eq!(cluster.led(t, 0), (2, vec![2, 3], vec![]));
     assert_eq!(cluster.partition(t, 0).directories[0], Uuid(7777));
+}
+
+/// KIP-858: what a broker with several directories tells of its replicas, one that decides alone too.
+#[test]
+fn where_replicas_lie_is_noted_once() {
+    let (mut cluster, t) = three();
+    let id = |topic, index| PartitionId { topic, index };
+    let found = [(id(t, 0), Uuid(7777)), (id(t, 9), Uuid(7777)), (id(Uuid(9), 0), Uuid(7777))];
+    let before = cluster.partition(t, 0).clone();
+    let note = |active: &mut flowstone_controller::Active| {
+        let decision = note_directories(active.image(), NodeId(1), &found);
+        let count = decision.records.len();
+        Ok(decision.map(|()| count))
+    };
+    assert_eq!(cluster.try_decide(note).unwrap(), 1, "what is not there is passed over");
+    let after = cluster.partition(t, 0).clone();
+    assert_eq!(told_directory(&after, NodeId(1)), Some(Uuid(7777)));
+    assert_eq!(after.directories[1..], before.directories[1..]);
+    assert_eq!((after.leader, after.leader_epoch), (before.leader, before.leader_epoch));
+    assert_eq!(cluster.try_decide(note).unwrap(), 0, "told already");
+    let unassigned = Partition::new(vec![NodeId(1)], vec![Uuid(1)], vec![NodeId(1)]);
+    assert_eq!(told_directory(&unassigned, NodeId(1)), None, "Kafka's DirectoryId.UNASSIGNED");
 }
 
 /// KIP-858: nobody leads from a lost directory, be it the last of the ISR and unfenced anew.

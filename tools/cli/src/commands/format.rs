@@ -292,9 +292,7 @@ fn load(path: &Path) -> anyhow::Result<Config> {
 
 /// The log directories, that of the metadata log first.
 fn directories(config: &Config) -> Vec<PathBuf> {
-    let metadata = PathBuf::from(&config.metadata_dir);
-    let others = config.data_dirs.iter().map(PathBuf::from).filter(|dir| *dir != metadata);
-    std::iter::once(metadata.clone()).chain(others).collect()
+    config.all_dirs().map(PathBuf::from).collect()
 }
 
 fn read_meta(dir: &Path) -> anyhow::Result<Option<MetaProperties>> {

@@ -12,7 +12,7 @@ use flowstone_runtime::sim::{Control, DiskFaults, DiskOperation, Image, MachineI
 use flowstone_runtime::{fs, random_u64, sleep, spawn, termination, wall_clock};
 use flowstone_store::{
     AppendError, Log, LogConfig, LogDir, LogSpec, LogState, StorageError, Store, StoreConfig,
-    Watcher,
+    Watcher, Whereabouts,
 };
 use flowstone_types::{LeaderEpoch, Offset, PartitionId, Uuid};
 
@@ -344,6 +344,7 @@ pub async fn open_log(
         id: PartitionId { topic: Uuid((100 + u128::from(life)).wrapping_mul(FAR_APART)), index: 0 },
         config: plan.config.clone(),
         leader_epoch: LeaderEpoch(boot as i32),
+        whereabouts: Whereabouts::Untold,
     };
     store.open(spec, told).await
 }

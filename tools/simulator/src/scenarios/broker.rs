@@ -3,6 +3,7 @@
 //! What runs is [`Boot::run`], as `flowstoned` runs it on each shard: connections, handlers,
 //! metadata log, groups, logs and recovery.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -101,7 +102,7 @@ pub fn start(control: &Control, machine: MachineId, shards: usize, memory_bytes:
     ]
     .map(|(key, value)| (key.to_owned(), value.to_owned()));
     let loaded = Config::dev("/data", PORT, &set).unwrap_or_else(|problems| panic!("{problems:?}"));
-    let boot = Boot::new(loaded.config, shards, memory_bytes, Served::Dev);
+    let boot = Boot::new(loaded.config, shards, memory_bytes, Served::Dev, BTreeMap::new());
     let (control, kept) = (control.clone(), Rc::new(boot));
     control.clone().boot(machine, shards, move |shard| {
         let (boot, control) = (Arc::clone(&kept), control.clone());

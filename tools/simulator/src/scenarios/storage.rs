@@ -15,7 +15,7 @@ use flowstone_runtime::sim::{Control, MachineId, World};
 use flowstone_runtime::{fs, random_u64, shard_count, sleep, spawn, termination, wall_clock};
 use flowstone_store::{
     Action, AppendError, Log, LogConfig, LogDir, LogSpec, LogState, ReadError, StorageError, Store,
-    StoreConfig, Watcher,
+    StoreConfig, Watcher, Whereabouts,
 };
 use flowstone_types::{LeaderEpoch, Offset, PartitionId, ProducerId, Uuid};
 
@@ -205,6 +205,7 @@ async fn run(outside: &Rc<Outside>, shard: usize) -> Result<(), StorageError> {
             id: PartitionId { topic: Uuid(42), index: partition.index },
             config: Arc::clone(&outside.config),
             leader_epoch: LeaderEpoch(outside.boots.get()),
+            whereabouts: Whereabouts::Untold,
         };
         let log = store.open(spec, told.clone()).await?;
         partition.recovered(&log);
