@@ -351,9 +351,17 @@ impl LogDir {
         table.dirty |= old != [Some(recovery_point), Some(start), Some(high_watermark)];
     }
 
-    /// Forgets a partition. The next one of this name must not inherit its offsets: see
-    /// [`LogDir::is_forgotten`].
+    /// Forgets a partition.
     pub(crate) fn forget(&self, topic: &str, index: i32) {
+        self.forget_offsets(topic, index);
+        let (mut table, key) = (self.table(), (topic.to_owned(), index));
+        table.partitions.remove(&key);
+        table.unrecovered.remove(&key);
+    }
+
+    /// Forgets the offsets of a partition: the next one of its name must not inherit them. See
+    /// [`LogDir::is_forgotten`].
+    pub(crate) fn forget_offsets(&self, topic: &str, index: i32) {
         let mut table = self.table();
         let key = (topic.to_owned(), index);
         let known = [
@@ -361,8 +369,6 @@ impl LogDir {
             table.starts.remove(&key).is_some(),
             table.high_watermarks.remove(&key).is_some(),
         ];
-        table.partitions.remove(&key);
-        table.unrecovered.remove(&key);
         if known.contains(&true) {
             (table.dirty, table.forgot) = (true, true);
         }

@@ -13,7 +13,7 @@ use flowstone_types::Uuid;
 use crate::dir::LogDir;
 use crate::error::{Action, StorageError};
 
-/// Makes the directory of a partition that has none. Nothing of it is flushed before the first write
+/// Makes the directory of a partition that has none, and that `dir` counts already. Nothing of it is flushed before the first write
 /// ([`make_durable`]): a power cut takes an empty log, which is then made again.
 pub(crate) async fn create(
     dir: &LogDir,
@@ -24,9 +24,7 @@ pub(crate) async fn create(
 ) -> Result<(), StorageError> {
     // A partition of this name may have been here before: its offsets are not this one's, and a
     // log start above this log's end would have recovery delete it all.
-    dir.forget(topic, index);
-    // Counted from here on: others that are made meanwhile go where there are fewer.
-    dir.adopt(topic, index);
+    dir.forget_offsets(topic, index);
     let made = async {
         if !dir.is_forgotten() {
             dir.checkpoint().await?;
