@@ -26,7 +26,6 @@ use flowstone_types::{Offset, PartitionId, Uuid};
 use flowstone_wire::ErrorCode;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, HashMap};
-use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -69,7 +68,8 @@ pub struct Shard {
     config: RefCell<Rc<Config>>,
     image: RefCell<(Arc<Image>, Offset)>,
     settings: RefCell<HashMap<Uuid, Rc<TopicSettings>>>,
-    partitions: RefCell<HashMap<PartitionId, Rc<Partition>, BuildHasherDefault<IdHasher>>>,
+    /// Asked in every request. No defence against chosen keys is needed: topic ids are random numbers of our controller.
+    partitions: RefCell<HashMap<PartitionId, Rc<Partition>, foldhash::fast::FixedState>>,
     /// Partitions that are ours and whose logs could not be opened; whether to try again.
     pub offline: RefCell<BTreeMap<PartitionId, bool>>,
     /// Logs in another directory than the metadata has them in, and which: to be told.
@@ -83,42 +83,6 @@ pub struct Shard {
 pub fn owner_of(id: PartitionId, count: usize) -> usize {
     let folded = (id.topic.0 ^ (id.topic.0 >> 64)) as u64;
     (folded.wrapping_add(id.index as u64) % count as u64) as usize
-}
-
-/// A hash of partition ids, which are asked for in every request. No defence against chosen keys is
-/// needed: topic ids are random numbers of our own controller.
-#[derive(Default)]
-struct IdHasher(u64);
-
-impl IdHasher {
-    fn mix(&mut self, word: u64) {
-        // Fibonacci hashing: the odd number nearest to 2^64 by the golden ratio, its high bits folded in.
-        let product = u128::from(self.0 ^ word) * 0x9e37_79b9_7f4a_7c15;
-        self.0 = (product as u64) ^ (product >> 64) as u64;
-    }
-}
-
-impl Hasher for IdHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(8) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            self.mix(u64::from_ne_bytes(word));
-        }
-    }
-
-    fn write_u128(&mut self, id: u128) {
-        self.mix(id as u64);
-        self.mix((id >> 64) as u64);
-    }
-
-    fn write_i32(&mut self, index: i32) {
-        self.mix(index as u64);
-    }
 }
 
 impl Shard {
@@ -301,24 +265,6 @@ impl Connections {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::hash::BuildHasher;
-
-    /// hashbrown takes a place by the low bits and tells entries there apart by the seven highest.
-    #[test]
-    fn the_ids_of_a_topics_partitions_fall_on_different_places() {
-        let hasher = BuildHasherDefault::<IdHasher>::default();
-        let of = |index| hasher.hash_one(PartitionId { topic: Uuid(77 << 90 | 5), index });
-        let distinct = |values: &mut Vec<u64>| {
-            values.sort_unstable();
-            values.dedup();
-            values.len()
-        };
-        let mut low: Vec<u64> = (0..1000).map(|index| of(index) % 1024).collect();
-        let mut high: Vec<u64> = (0..1000).map(|index| of(index) >> 57).collect();
-        // Thrown at random, 1,000 balls would hit 640 of 1,024 places.
-        assert!(distinct(&mut low) > 550, "{}", low.len());
-        assert_eq!(distinct(&mut high), 128);
-    }
 
     #[test]
     fn a_topics_partitions_are_spread_evenly() {
