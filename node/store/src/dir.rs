@@ -117,10 +117,9 @@ impl LogDir {
         }
         if table.dirty {
             // Before the journal goes: from now on only this tells how far those logs reach.
-            let file = path.join(names::RECOVERY_POINTS);
             let text = encode_offsets(&table.recovery_points);
-            if let Err(error) = fs::write_atomic(&file, text.into_bytes()).await {
-                warn!(file = %file.display(), %error, "not written: tried again later");
+            if let Err(error) = write_text(&path, names::RECOVERY_POINTS, text).await {
+                warn!(%error, "checkpoint not written, tried again later");
             }
         }
         drop_journal(&path, &redone.files).await?;
@@ -263,9 +262,8 @@ impl LogDir {
         if self.is_distrusted() {
             remove(self.path(), &[names::DISTRUSTED.to_owned()]).await?;
         }
-        let marker = self.path().join(names::CLEAN_SHUTDOWN);
-        let text = encode_clean_shutdown(broker_epoch).into_bytes();
-        fs::write_atomic(&marker, text).await.map_err(StorageError::io(Action::Write, &marker))
+        let text = encode_clean_shutdown(broker_epoch);
+        write_text(self.path(), names::CLEAN_SHUTDOWN, text).await
     }
 
     /// Writes the checkpoints if they changed. The recovery points last: they claim most.
@@ -283,9 +281,8 @@ impl LogDir {
         };
         let mut result = Ok(());
         for (name, text) in files {
-            let file = self.path().join(name);
-            if let Err(error) = fs::write_atomic(&file, text.into_bytes()).await {
-                result = Err(StorageError::io(Action::Write, &file)(error));
+            result = write_text(self.path(), name, text).await;
+            if result.is_err() {
                 break;
             }
         }
@@ -416,9 +413,14 @@ enum Begin {
 /// Has the next recovery of a partition, or of all of a log directory, believe nothing that is not sealed, and write
 /// it anew.
 pub(crate) async fn distrust(folder: &Path) -> Result<(), StorageError> {
-    let marker = folder.join(names::DISTRUSTED);
-    let written = fs::write_atomic(&marker, Vec::new()).await;
-    written.map_err(StorageError::io(Action::Write, &marker))
+    write_text(folder, names::DISTRUSTED, String::new()).await
+}
+
+/// Writes a file of a directory, so that after a crash it is the old one or the new one.
+async fn write_text(folder: &Path, name: &str, text: String) -> Result<(), StorageError> {
+    let file = folder.join(name);
+    let written = fs::write_atomic(&file, text.into_bytes()).await;
+    written.map_err(StorageError::io(Action::Write, &file))
 }
 
 async fn read_text(path: &Path) -> Result<String, StorageError> {
