@@ -1,6 +1,6 @@
 //! Who is at the other end of a connection, and which shard it keeps asking for.
 
-use flowstone_wire::{RequestHeader, StrBytes};
+use flowstone_wire::{RequestHeader, StrBytes, string};
 use std::cell::Cell;
 use std::net::SocketAddr;
 
@@ -48,7 +48,10 @@ impl Client {
 
     /// Takes note of a request's header.
     pub fn asks(&mut self, header: &RequestHeader) {
-        self.id.clone_from(&header.client_id);
+        // A copy: what the header has is a part of its frame, which would stay as long as this.
+        if self.id != header.client_id {
+            self.id = header.client_id.as_deref().map(string);
+        }
         self.version = header.version;
     }
 

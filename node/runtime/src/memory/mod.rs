@@ -3,8 +3,9 @@
 //! Separate because both worlds need it, and because it is what `flowstone.memory.bytes` bounds: a shard
 //! takes its buffers from address space that it reserved for its share of the limit ([`Region`]) and that it
 //! divides itself ([`Pages`]), so that memory once touched is used again whatever size is asked for next, is
-//! never zeroed twice, and resident memory stays at the limit. What finds no place there, or belongs to a thread
-//! that is no shard, comes from the allocator and goes back to it.
+//! never zeroed twice, and resident memory stays at the limit, or half above it where the sizes are so many that
+//! much of it lies between them. What finds no place there, or belongs to a thread that is no shard, comes from the
+//! allocator and goes back to it.
 //!
 //! Buffers for a moment ([`Buffer::with_capacity`]) and those that stay ([`Buffer::lasting`]) are told
 //! apart: the former are handed out again while the processor's cache still has them.
@@ -33,8 +34,16 @@ const CLASS_COUNT: usize = 9;
 /// Bytes of buffers that a shard keeps at hand for the next moment: half of a usual second-level cache.
 const AT_HAND_BYTES_MAX: usize = 1 << 20;
 
+/// Beside its share a shard reserves this part of it: of many sizes, what is free often fits no other. It is touched only
+/// where nothing else does. Left to the allocator, the same buffers kept three times their size resident.
+const GAPS_PART: usize = 2;
+
 /// What a process's shards may take together unless [`set_memory_limit`] says otherwise.
 const MEMORY_BYTES_DEFAULT: usize = 64 << 20;
+
+/// Below this limit a process uses no large pages: of those that the allocator takes, most is never touched, and 20 MiB
+/// of slack are too much for a host of 128 MiB.
+const LARGE_PAGES_FROM_BYTES: usize = 64 << 20;
 
 /// Memory of all buffers of the process, in bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -57,9 +66,13 @@ pub fn memory() -> Memory {
 }
 
 /// Sets how many bytes the buffers of all shards together may take and keep. Each shard has an equal share,
-/// which it reserves when it starts.
+/// which it reserves when it starts. A process with little does without large pages from now on.
 pub fn set_memory_limit(bytes: usize) {
     MEMORY_BYTES_MAX.store(bytes, Relaxed);
+    if bytes < LARGE_PAGES_FROM_BYTES {
+        // A kernel that cannot has none to give.
+        let _ = rustix::thread::disable_transparent_huge_pages(true);
+    }
 }
 
 /// Gives this thread, one of `shard_count` shards, its share of the limit for as long as it lives. Other
@@ -68,7 +81,8 @@ pub fn set_memory_limit(bytes: usize) {
 /// # Errors
 /// The kernel's, where a limit of the process forbids so much address space.
 pub(crate) fn reserve_for_shard(shard_count: usize) -> io::Result<()> {
-    let arena = Arena::reserve(MEMORY_BYTES_MAX.load(Relaxed) / shard_count)?;
+    let share = MEMORY_BYTES_MAX.load(Relaxed) / shard_count;
+    let arena = Arena::reserve(share + share / GAPS_PART)?;
     POOL.with_borrow_mut(|pool| pool.arena = Some(arena));
     Ok(())
 }
