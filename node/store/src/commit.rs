@@ -24,7 +24,7 @@ use crate::log::{Health, Inner};
 /// little then, and the journal would only double it.
 const DIRECT_BYTES_MIN: usize = 256 << 10;
 /// Journaled bytes of one log at which they are written to its segment.
-const WRITE_BACK_BYTES: u64 = 512 << 10;
+const WRITE_BACK_BYTES: u64 = 1 << 20;
 /// Logs that are written back at once where memory runs short.
 const WRITE_BACK_AT_ONCE: usize = 16;
 /// How long until a write that found no space is tried again.
