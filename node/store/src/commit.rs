@@ -11,7 +11,6 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::Duration;
 
-use flowstone_log::Durability;
 use flowstone_runtime::{deadline, local::Notify, now, spawn};
 use flowstone_types::{Instant, Offset};
 
@@ -19,10 +18,8 @@ use crate::error::{Action, StorageError};
 use crate::gather::gather;
 use crate::journal::{Journal, Piece};
 use crate::log::{Health, Inner};
+use crate::write::Built;
 
-/// Bytes of one log from which on a group of it goes to its segment at once: a write of its own costs
-/// little then, and the journal would only double it.
-const DIRECT_BYTES_MIN: usize = 256 << 10;
 /// Journaled bytes of one log at which they are written to its segment.
 const WRITE_BACK_BYTES: u64 = 1 << 20;
 /// Logs that are written back at once where memory runs short.
@@ -152,25 +149,24 @@ impl Committer {
     /// directly.
     async fn build(&self, logs: &[Rc<Inner>]) -> (Vec<Piece>, Vec<Rc<Inner>>) {
         let (mut small, mut large) = (Vec::with_capacity(logs.len()), Vec::new());
-        let mut sort = |log: &Rc<Inner>, run: crate::tail::Run| {
+        let mut sort = |log: &Rc<Inner>, Built { run, journaled }: Built| {
             let log = log.clone();
-            if log.may_journal(run.len()) {
-                small.push(Piece { log, run });
-            } else {
-                large.push(log);
+            match journaled {
+                Some(checksum) => small.push(Piece { log, run, checksum }),
+                None => large.push(log),
             }
         };
         let mut left = Vec::new();
         for log in logs {
             match log.build_now() {
-                Some(run) => sort(log, run),
+                Some(built) => sort(log, built),
                 None => left.push(log.clone()),
             }
         }
         let built = gather(left.clone(), Inner::build).await;
         for (log, built) in left.iter().zip(built) {
             match built {
-                Ok(Some(run)) => sort(log, run),
+                Ok(Some(built)) => sort(log, built),
                 Ok(None) => {}
                 Err(error) => log.trouble(&error),
             }
@@ -192,7 +188,7 @@ impl Committer {
                 .fail_dir(log.dir, &StorageError::io(Action::Write, self.journal.dir())(error));
             return false; // Where it was for want of space, segments are written directly from now on.
         }
-        for Piece { log, run } in pieces {
+        for Piece { log, run, .. } in pieces {
             log.journaled(run.next);
             log.report();
             log.write_back_if_large();
@@ -252,14 +248,6 @@ impl Inner {
             Health::Full => state.unwritten_bytes() > 0,
             Health::Failed(_) | Health::Closed => false,
         }
-    }
-
-    fn may_journal(&self, bytes: usize) -> bool {
-        let state = self.state.borrow();
-        let mode = state.core.config().durability;
-        // What a weaker mode wrote before is flushed first: in the journal, all below is durable.
-        let is_flushed = state.flushed.max(state.journaled) >= state.written;
-        bytes < DIRECT_BYTES_MIN && mode == Durability::Flushed && is_flushed
     }
 
     /// Notes that everything below `end` is on stable storage in the journal.

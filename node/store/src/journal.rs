@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use flowstone_log::journal::{
-    Content, FRAME_ALIGN_BYTES, FRAME_HEAD_BYTES, Place, Stamp, checksum, seal_frame,
+    Content, FRAME_ALIGN_BYTES, FRAME_HEAD_BYTES, Place, Stamp, seal_frame,
 };
 use flowstone_log::names;
 use flowstone_runtime::local::Notify;
@@ -55,6 +55,8 @@ const EMPTY_RETRY: Duration = Duration::from_secs(1);
 pub(crate) struct Piece {
     pub log: Rc<Inner>,
     pub run: Run,
+    /// Of its batches.
+    pub checksum: u32,
 }
 
 /// The journal.
@@ -146,7 +148,7 @@ impl Journal {
         if written.is_ok() {
             let file = &mut books.files[current];
             file.position += bytes as u64;
-            for Piece { log, run } in pieces {
+            for Piece { log, run, .. } in pieces {
                 file.logs.insert(log.id, (log.clone(), run.next));
             }
         } else {
@@ -415,9 +417,8 @@ fn frame(pieces: &[Piece], stamp: Stamp, parts: &mut Vec<Bytes>) {
             paged_at += pages.len();
             paged_at - pages.len() + (start - pages_at) as usize
         };
-        let batches = piece.run.batches();
-        let (bytes, end) = (at..at + batches.len(), piece.run.next);
-        let content = Content { bytes, checksum: checksum(batches), end };
+        let (bytes, end) = (at..at + piece.run.len(), piece.run.next);
+        let content = Content { bytes, checksum: piece.checksum, end };
         piece.place().write_head(&content, |part| head.extend_from_slice(part));
     }
     let (small, large): (Vec<_>, Vec<_>) =

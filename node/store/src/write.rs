@@ -7,6 +7,7 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
+use flowstone_log::journal::checksum;
 use flowstone_log::{Durability, Sealed};
 use flowstone_runtime::{Buffer, File, PAGE_BYTES, wall_clock};
 use flowstone_types::Offset;
@@ -18,10 +19,20 @@ use crate::tail::{Run, Waiting};
 
 /// Bytes of one log that one group takes, unless a single batch is larger: the largest pooled buffer.
 pub const WRITE_BYTES_MAX: usize = 1 << 20;
+/// Bytes of one log from which on a group of it goes to its segment at once: a write of its own costs
+/// little then, and the journal would only double it.
+const DIRECT_BYTES_MIN: usize = 256 << 10;
 /// First piece of disk a segment takes, and the largest step in which it grows by doubling: little
 /// for a log that trickles, few extents for one that streams.
 const GROW_BYTES_MIN: u64 = 16 << 10;
 const GROW_BYTES_MAX: u64 = 32 << 20;
+
+/// The pages of one log in a group.
+pub struct Built {
+    pub run: Run,
+    /// Where it may go to the journal, the checksum that its batches have there.
+    pub journaled: Option<u32>,
+}
 
 /// What a log's next write is.
 enum Next {
@@ -69,6 +80,14 @@ impl State {
         self.built - self.writer.position
     }
 
+    /// Whether a group of so many bytes may go to the journal.
+    fn may_journal(&self, bytes: usize) -> bool {
+        let mode = self.core.config().durability;
+        // What a weaker mode wrote before is flushed first: in the journal, all below is durable.
+        let is_flushed = self.flushed.max(self.journaled) >= self.written;
+        bytes < DIRECT_BYTES_MIN && mode == Durability::Flushed && is_flushed
+    }
+
     /// Whether what is written has to be flushed, as the log's mode wants it.
     pub fn wants_flush(&self) -> bool {
         let always = self.core.config().durability == Durability::Flushed;
@@ -79,7 +98,7 @@ impl State {
 
 impl Inner {
     /// Builds the pages of what waits, where that needs no disk.
-    pub fn build_now(&self) -> Option<Run> {
+    pub fn build_now(&self) -> Option<Built> {
         let mut state = self.state.borrow_mut();
         let Next::Batches(count, bytes) = state.next() else { return None };
         if !state.writer.created || state.built + bytes as u64 > state.writer.allocated {
@@ -91,7 +110,7 @@ impl Inner {
     }
 
     /// Builds the pages of what waits, at most one write's worth; ends segments that come before it.
-    pub async fn build(self: Rc<Self>) -> Result<Option<Run>, StorageError> {
+    pub async fn build(self: Rc<Self>) -> Result<Option<Built>, StorageError> {
         loop {
             let next = self.state.borrow().next();
             let (count, bytes) = match next {
@@ -116,8 +135,10 @@ impl Inner {
         }
     }
 
-    fn built(&self, state: &mut State, before: &[u8], batches: &[Waiting]) -> Run {
+    fn built(&self, state: &mut State, before: &[u8], batches: &[Waiting]) -> Built {
         let run = Run::build(state.writer.base, state.built, before, batches);
+        // Now, while the processor's cache still has them.
+        let journaled = state.may_journal(run.len()).then(|| checksum(run.batches()));
         // What was appended before the disk was full is in no room any more.
         let bytes = run.len().min(state.room_waiting);
         state.room_waiting -= bytes;
@@ -126,7 +147,7 @@ impl Inner {
         state.built = run.end;
         state.tail.push(run.clone());
         self.shard.unwritten.set(self.shard.unwritten.get() + run.len() as u64);
-        run
+        Built { run, journaled }
     }
 
     /// The start of the page in which the next run begins, of a log whose tail was let go.
