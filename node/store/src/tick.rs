@@ -76,7 +76,9 @@ impl Store {
     }
 
     async fn checkpoint(&self) {
-        for dir in &self.shard().config.dirs {
+        // Of one that is offline, its failure was told.
+        let dirs = self.shard().config.dirs.iter();
+        for dir in dirs.filter(|dir| dir.failure().is_none()) {
             if let Err(error) = dir.checkpoint().await {
                 warn!(%error, "checkpoint not written, tried again later");
             }
