@@ -91,11 +91,30 @@ impl Client {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use bytes::Bytes;
+    use flowstone_wire::Api;
 
     fn home_after(touches: impl Iterator<Item = usize>) -> Option<usize> {
         let client = Client::new(([127, 0, 0, 1], 1).into(), "PLAINTEXT", false);
         touches.for_each(|owner| client.touches(owner));
         client.better_home(0)
+    }
+
+    /// It would stay as long as the connection waits for its next request: up to `socket.request.max.bytes`.
+    #[test]
+    fn nothing_of_a_frame_is_kept() {
+        let frame = Bytes::from(b"me, and a megabyte of records".to_vec());
+        let header = RequestHeader {
+            api: Api::Produce,
+            version: 9,
+            correlation_id: 1,
+            client_id: StrBytes::from_utf8(frame.slice(..2)).ok(),
+        };
+        let mut client = Client::new(([127, 0, 0, 1], 1).into(), "PLAINTEXT", false);
+        client.asks(&header);
+        drop(header);
+        assert_eq!(client.id.as_deref(), Some("me"));
+        assert!(frame.is_unique());
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod common;
 use std::cell::{Cell, RefCell};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use common::*;
@@ -12,7 +13,7 @@ use flowstone_log::journal::{Entry, FRAME_ALIGN_BYTES, Frame, checksum};
 use flowstone_log::names;
 use flowstone_runtime::sim::{DiskOperation, MachineId, World};
 use flowstone_runtime::{fs, sleep, wall_clock};
-use flowstone_store::{LogConfig, LogDir, StorageError, Store, StoreConfig};
+use flowstone_store::{Durability, LogConfig, LogDir, StorageError, Store, StoreConfig};
 use flowstone_types::Offset;
 
 const DATA: &str = "/data";
@@ -330,6 +331,52 @@ fn a_bit_in_the_last_frame_of_a_journal_reads_as_torn() {
         let ends: Vec<i64> = logs.into_iter().map(Result::unwrap).collect();
         let expected = |index| batches_of(index) - i64::from(index + 1 < LOGS);
         assert!(ends.into_iter().eq((0..LOGS).map(expected)), "{} entries", frame.entries.len());
+    }
+}
+
+/// In the journal, everything below what is acknowledged is durable: what a weaker mode left unflushed goes first.
+#[test]
+fn a_log_that_becomes_flushed_has_all_before_it_on_disk_when_it_acknowledges() {
+    for seed in 0..10 {
+        let (world, told) = (World::new(seed), Rc::new(Told::default()));
+        let machine = world.machine("node");
+        let acknowledged = told.clone();
+        world.boot(machine, 1, move |_| {
+            let told = acknowledged.clone();
+            async move {
+                let (_, store) = store().await;
+                append_rounds(&store, &Told::default(), 20).await; // There is a journal now.
+                let flushed = LogConfig::default();
+                let written = LogConfig { durability: Durability::Written, ..flushed.clone() };
+                let (log, ear) = open_at(&store, "weaker", 0, written).await;
+                for number in 0..40 {
+                    append(&log, batch_of(number, 500, wall_clock().0));
+                    ear.until_durable(number as i64 + 1).await;
+                }
+                log.reconfigure(Arc::new(flushed));
+                append(&log, batch_of(40, 500, wall_clock().0));
+                ear.until_durable(41).await;
+                told.acknowledged.set(41);
+                std::future::pending::<()>().await;
+            }
+        });
+        while told.acknowledged.get() == 0 {
+            world.run_for(Duration::from_micros(100));
+        }
+        world.power_loss(machine);
+        let found = Rc::new(Cell::new(0));
+        let ends = found.clone();
+        world.boot(machine, 1, move |_| {
+            let found = ends.clone();
+            async move {
+                let (_, store) = store().await;
+                let (log, _) = open_at(&store, "weaker", 0, LogConfig::default()).await;
+                found.set(log.log_end().0);
+                std::future::pending::<()>().await;
+            }
+        });
+        world.run_for(Duration::from_secs(5));
+        assert_eq!(found.get(), told.acknowledged.get(), "seed {seed}");
     }
 }
 

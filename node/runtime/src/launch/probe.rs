@@ -123,18 +123,26 @@ pub fn probe() -> Result<Host, ProbeError> {
         return Err(ProbeError::Kernel { release: kernel });
     }
     let limits = Limits { open_files: raise_open_files()?, locked_memory: locked_memory()? };
-    let until = Instant::now() + RING_WITHIN;
-    while let Err(error) = ring::open_ring() {
-        if error.raw_os_error() == Some(libc::ENOMEM) && Instant::now() < until {
-            sleep(RING_AGAIN_AFTER);
-            continue;
-        }
+    if let Err(error) = with_memory(ring::open_ring) {
         let disabled = fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
         return Err(explain(error, disabled.trim().parse().unwrap_or(0)));
     }
     let topology = Topology::read()
         .map_err(|error| ProbeError::Other { what: "reading the CPU affinity", error })?;
     Ok(Host { kernel, topology, limits, memory_bytes: memory_bytes() })
+}
+
+/// Tries until there is memory for it: a process that was killed gives its own back some time after its end.
+fn with_memory<T>(mut attempt: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    let until = Instant::now() + RING_WITHIN;
+    loop {
+        match attempt() {
+            Err(error) if error.raw_os_error() == Some(libc::ENOMEM) && Instant::now() < until => {
+                sleep(RING_AGAIN_AFTER);
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 /// `6.1.0-26-amd64` is (6, 1).
@@ -226,6 +234,21 @@ mod tests {
         let first: Vec<String> = of("9:cpu,cpuacct:/a\n7:memory:/b\n1:name=systemd:/c\n");
         let files = ["/memory/b", "/memory"].map(|it| format!("{group}{it}/memory.limit_in_bytes"));
         assert_eq!(first, files);
+    }
+
+    /// Rings of a process that was killed count against the limit of locked memory for a while.
+    #[test]
+    fn memory_is_waited_for_and_nothing_else() {
+        let attempts = |errors: &[i32]| {
+            let mut made = 0;
+            let outcome = with_memory(|| {
+                made += 1;
+                errors.get(made - 1).map_or(Ok(()), |code| Err(io::Error::from_raw_os_error(*code)))
+            });
+            (made, outcome.map_err(|error| error.raw_os_error().unwrap()))
+        };
+        assert_eq!(attempts(&[libc::ENOMEM, libc::ENOMEM]), (3, Ok(())));
+        assert_eq!(attempts(&[libc::ENOMEM, libc::EPERM]), (2, Err(libc::EPERM)));
     }
 
     #[test]
