@@ -19,7 +19,7 @@ use flowstone_types::{NodeId, Uuid};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 use tracing::{info, warn};
 
 /// Opens the directories of `log.dirs`, once it is certain that they are this node's. As in Kafka, one that the
@@ -49,24 +49,22 @@ pub async fn open(
     let mut metadata_dir = None;
     let mut cluster_id = String::new();
     for (path, meta) in found {
-        let opened = match meta {
+        let (id, opened) = match meta {
             Ok(meta) => {
-                let id = meta.directory_id.expect("`check` wants one");
                 cluster_id = meta.cluster_id;
-                match LogDir::open(path.clone(), id).await {
-                    Err(why @ StorageError::Io { .. }) => Err((id, why)),
-                    opened => Ok(opened?),
-                }
+                let id = meta.directory_id.expect("`check` wants one");
+                (id, LogDir::open(path.clone(), id).await)
             }
-            Err(why) => Err((Uuid::ZERO, why)),
+            Err(why) => (Uuid::ZERO, Err(why)),
         };
         let is_metadata = path == Path::new(&config.metadata_dir);
         let dir = match opened {
             Ok(dir) => dir,
-            Err((_, why)) if is_metadata => {
+            Err(why @ StorageError::Io { .. }) if is_metadata => {
                 bail!("the log directory with the metadata log cannot be opened: {why}")
             }
-            Err((id, why)) => LogDir::offline(path.clone(), id, why),
+            Err(why @ StorageError::Io { .. }) => LogDir::offline(path.clone(), id, why),
+            Err(why) => return Err(why.into()),
         };
         if is_metadata {
             metadata_dir = Some(dir.clone());
@@ -114,10 +112,7 @@ async fn identity(path: &Path) -> anyhow::Result<Result<MetaProperties, StorageE
              --ignore-formatted where other log directories are",
             path.display()
         ),
-        Err(why) => {
-            let (action, source) = (Action::Read, Arc::new(why));
-            return Ok(Err(StorageError::Io { action, path: file, source }));
-        }
+        Err(why) => return Ok(Err(StorageError::io(Action::Read, &file)(why))),
     };
     let meta = MetaProperties::decode(&String::from_utf8_lossy(&bytes));
     meta.with_context(|| format!("{} is damaged", file.display())).map(Ok)

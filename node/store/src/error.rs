@@ -147,7 +147,7 @@ pub enum StorageError {
 
 impl StorageError {
     /// Turns an I/O error into one that says what was tried on what.
-    pub(crate) fn io(action: Action, path: &Path) -> impl FnOnce(io::Error) -> Self {
+    pub fn io(action: Action, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |source| {
             if out_of_space(&source) {

@@ -13,8 +13,8 @@ use flowstone_types::Uuid;
 use crate::dir::LogDir;
 use crate::error::{Action, StorageError};
 
-/// Makes the directory of a partition that has none, and that `dir` counts already. Nothing of it is flushed before the first write
-/// ([`make_durable`]): a power cut takes an empty log, which is then made again.
+/// Makes the directory of a partition that has none, and that `dir` counts already. Nothing of it is
+/// flushed before the first write ([`make_durable`]): a power cut takes an empty log, which is then made again.
 pub(crate) async fn create(
     dir: &LogDir,
     path: &Path,

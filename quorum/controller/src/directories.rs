@@ -1,7 +1,8 @@
 //! AssignReplicasToDirs: a broker tells which log directory each of its replicas lies in (KIP-858).
 //!
-//! Separate because it is told after the fact: by brokers with more than one directory, or whose disks were moved. What holds: a replica whose broker
-//! put it where nothing is online any more leaves the ISR, as if that directory failed just now.
+//! Separate because it is told after the fact: by brokers with more than one directory, or whose disks
+//! were moved. What holds: a replica whose broker put it where nothing is online any more leaves the ISR,
+//! as if that directory failed just now.
 
 use crate::Decision;
 use crate::active::Active;
